@@ -1,0 +1,230 @@
+"""Maximum-likelihood decoding of class and bond probabilities into a valence-consistent graph.
+
+A graph is consistent when every atom spends exactly its class's `order_sum` on heavy neighbours, the
+graph is connected, and the net charge is the one asked for. Of all consistent graphs the decoder
+returns the one with the largest sum of independent log-probabilities
+
+    sum_i log p(class_i) + sum_{i<j} log p(order_ij)
+
+exactly: the argmax when it is consistent, else a best-first search over repairs of the argmax, and
+where that search grows too large an integer programme (HiGHS). Coordinates play no part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+import numpy as np
+
+from .integer_programme import integer_programme
+from .repairs import Problem, component, neighbour_masks
+from .vocabulary import BOND_ORDERS, Vocabulary
+
+FLOOR = 60.0  # a log-probability this far below the best alternative counts as this far, never as impossible
+WINDOW = 12.0  # dearer alternatives are left out at first, and let in when the answer is not cheaper
+MAX_POPS = 400  # search nodes before the integer programme takes over (where the two take equally long)
+SPAN = 12  # imbalances that the bound tells apart, in bond orders
+CHARGE = 0  # net charge of a molecule unless told otherwise
+
+
+def decode_graph(
+    atom_logp: np.ndarray,
+    bond_logp: np.ndarray,
+    vocabulary: Vocabulary,
+    allowed: np.ndarray | None = None,
+    charge: int | None = CHARGE,
+) -> DecodedGraph:
+    """The likeliest consistent graph of N heavy atoms.
+
+    `atom_logp` `[N, K]` over the vocabulary, `bond_logp` `[N, N, 4]` over orders 0..3 (symmetrised here),
+    `allowed` `[N, K]` bool: classes an atom may take, `charge`: net formal charge, None for any.
+    Where no consistent graph exists the result is the argmax (of allowed classes) with `consistent=False`.
+    Raises ValueError on wrong shapes or NaN.
+    """
+    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, charge)
+    if problem is None:
+        return _infeasible(atom_logp, bond_logp, allowed)
+    chosen: list[int] | None = []
+    if problem.imbalance.any() or not problem.is_solution(chosen):
+        chosen = _search(problem, WINDOW, MAX_POPS)
+        if chosen is None:
+            chosen = integer_programme(problem, 2 * WINDOW)
+        if chosen is None:
+            return _infeasible(atom_logp, bond_logp, allowed)
+    classes, orders = problem.apply(chosen)
+    return DecodedGraph(
+        classes=classes,
+        orders=orders,
+        log_likelihood=_log_likelihood(atom_logp, bond_logp, classes, orders),
+        gap=float(sum(problem.gaps[a] for a in chosen)),
+        repaired=bool(chosen),
+        consistent=True,
+    )
+
+
+def is_connected(orders: np.ndarray) -> bool:
+    """Whether the graph of non-zero entries of `orders` `[N, N]` is one piece."""
+    return len(component(neighbour_masks(orders), 0)) == len(orders)
+
+
+def _problem(atom_logp, bond_logp, vocabulary, allowed, charge) -> Problem | None:
+    """Checked input as costs relative to the argmax; None when an atom has no class left."""
+    atom = np.asarray(atom_logp, dtype=np.float64)
+    bond = np.asarray(bond_logp, dtype=np.float64)
+    n, k = len(atom), len(vocabulary)
+    if n == 0 or atom.shape != (n, k) or bond.shape != (n, n, len(BOND_ORDERS)):
+        raise ValueError(
+            f"expected atom_logp [N, {k}] and bond_logp [N, N, {len(BOND_ORDERS)}] with N > 0, "
+            f"found {list(atom.shape)} and {list(bond.shape)}"
+        )
+    left, right = np.triu_indices(n, 1)  # the diagonal of bond_logp means nothing
+    if np.isnan(atom).any() or np.isnan(bond[left, right]).any() or np.isnan(bond[right, left]).any():
+        raise ValueError("log-probabilities contain NaN")
+    if allowed is not None:
+        allowed = np.asarray(allowed, dtype=bool)
+        if allowed.shape != (n, k):
+            raise ValueError(f"expected allowed [{n}, {k}], found {list(allowed.shape)}")
+        if not allowed.any(1).all():
+            return None
+        atom = np.where(allowed, np.maximum(atom, -1e30), -np.inf)
+    bond = np.maximum(bond + bond.transpose(1, 0, 2), -1e30) / 2
+    class_gap = np.minimum(np.maximum(atom.max(1), -1e30)[:, None] - atom, FLOOR)
+    if allowed is not None:
+        class_gap[~allowed] = np.inf
+    bond = bond[left, right]
+    bond_gap = np.minimum(bond.max(1, keepdims=True) - bond, FLOOR)
+    return Problem(class_gap, bond_gap, left, right, vocabulary, charge)
+
+
+def _infeasible(atom_logp: np.ndarray, bond_logp: np.ndarray, allowed: np.ndarray | None) -> DecodedGraph:
+    bond = np.asarray(bond_logp, dtype=np.float64)
+    ranked = np.asarray(atom_logp) if allowed is None else np.where(allowed, atom_logp, -np.inf)
+    classes = ranked.argmax(1)
+    orders = (bond + bond.transpose(1, 0, 2)).argmax(2)
+    np.fill_diagonal(orders, 0)
+    value = _log_likelihood(atom_logp, bond_logp, classes, orders)
+    return DecodedGraph(classes, orders, value, 0.0, repaired=False, consistent=False)
+
+
+def _log_likelihood(atom_logp, bond_logp, classes, orders) -> float:
+    n = len(classes)
+    left, right = np.triu_indices(n, 1)
+    picked = orders[left, right]
+    bonds = (bond_logp[left, right, picked] + bond_logp[right, left, picked]).sum() / 2
+    return float(np.asarray(atom_logp)[np.arange(n), classes].sum() + bonds)
+
+
+def _imbalance_cost(problem: Problem) -> list[list[float]]:
+    """Least cost, per atom, of removing an imbalance: `[N][2 SPAN + 1]`, index imbalance + SPAN.
+
+    A class change is charged to its atom, a bond change half to each end, so the sum over atoms never
+    exceeds the true cost: the admissible bound of the search. Imbalances beyond SPAN count as free.
+    """
+    n = problem.n
+    width = 2 * SPAN + 1
+    reach = max(3, int(problem.order_sums.max() - problem.order_sums.min()))
+    # [atom, neighbour (itself: the class), shift of imbalance]
+    moves = np.full((n, n, 2 * reach + 1), np.inf)
+    moves[:, :, reach] = 0
+    shift = problem.order_sums[None] - problem.order_sums[problem.classes][:, None]
+    for i in range(n):
+        np.minimum.at(moves[i, i], shift[i] + reach, problem.class_gap[i])
+    orders = np.arange(4)
+    bond_shift = problem.bonds[:, None] - orders[None] + reach
+    for at, to in ((problem.left, problem.right), (problem.right, problem.left)):
+        moves[at[:, None], to[:, None], bond_shift] = problem.bond_gap / 2
+    cost = np.full((n, width), np.inf)
+    cost[:, SPAN] = 0
+    for j in range(n):
+        padded = np.pad(cost, ((0, 0), (reach, reach)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1)
+        cost = (windows + moves[:, j][:, None, :]).min(2)  # to undo r, either keep r or move it by a shift
+    return cost.tolist()
+
+
+def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
+    """Best-first search over sets of changes to the argmax; the chosen alternatives, or None.
+
+    A node is a set of changes and a set of banned ones. An unbalanced atom (or a piece that must be
+    linked, or a wrong charge) needs one of a known list of changes: child m takes the m-th and bans the
+    earlier ones, so children are disjoint and miss nothing. None when the cheapest answer costs more
+    than `window` or takes more than `max_pops` nodes.
+    """
+    if np.abs(problem.imbalance).max() > SPAN - 4:
+        return None
+    table = problem.alternatives(window)
+    bound = _imbalance_cost(problem)
+    imbalance = tuple(int(r) for r in problem.imbalance)
+    rest = sum(bound[i][r + SPAN] for i, r in enumerate(imbalance))
+    heap = [(rest, 0, 0.0, rest, imbalance, problem.excess, 0, ())]
+    best, count = window, 0
+    for _ in range(max_pops):
+        if not heap:
+            return None
+        _, _, cost, rest, imbalance, excess, banned, chosen = heappop(heap)
+        candidates = _must_change(problem, table, bound, imbalance, excess, chosen)
+        if candidates is None:
+            return list(chosen)
+        for a in candidates:
+            bit = 1 << a
+            if banned & bit:
+                continue
+            i, j, shift = problem.first[a], problem.second[a], problem.shift[a]
+            ri, new_cost = imbalance[i] + shift, cost + problem.gaps[a]
+            if new_cost > best:
+                break  # candidates come cheapest first
+            if abs(ri) > SPAN:
+                return None  # outside the bound's table
+            new_rest = rest - bound[i][imbalance[i] + SPAN] + bound[i][ri + SPAN]
+            if j >= 0:
+                rj = imbalance[j] + shift
+                if abs(rj) > SPAN:
+                    return None
+                new_rest += bound[j][rj + SPAN] - bound[j][imbalance[j] + SPAN]
+            if new_cost + new_rest <= best:
+                new = list(imbalance)
+                new[i] = ri
+                if j >= 0:
+                    new[j] = rj
+                count += 1
+                new_excess = excess + problem.charge_shift[a]
+                taken = (*chosen, a)
+                if not any(new) and problem.is_solution(taken, new_excess):
+                    best = min(best, new_cost)
+                heappush(
+                    heap,
+                    (new_cost + new_rest, count, new_cost, new_rest, tuple(new), new_excess,
+                     banned | problem.variable(a), taken),
+                )  # fmt: skip
+            banned |= bit
+    return None
+
+
+def _must_change(problem, table, bound, imbalance, excess, chosen) -> list[int] | None:
+    """Alternatives of which at least one is needed; None when the node is a solution."""
+    worst, atom = 0.0, -1
+    for i, r in enumerate(imbalance):
+        if r and bound[i][r + SPAN] >= worst:
+            worst, atom = bound[i][r + SPAN], i
+    if atom >= 0:
+        return table.of_atom[atom]
+    if excess:
+        return table.charged
+    neighbours = problem.neighbours_after(chosen)
+    piece = set(component(neighbours, 0))
+    if len(piece) == problem.n:
+        return None
+    return [a for a in table.joining if (problem.first[a] in piece) != (problem.second[a] in piece)]
+
+
+@dataclass(frozen=True)
+class DecodedGraph:
+    """A decoded molecule of N heavy atoms. `gap` is what consistency cost, in nats below the argmax."""
+
+    classes: np.ndarray  # [N] int, index into the vocabulary
+    orders: np.ndarray  # [N, N] int, symmetric, Kekulé orders, zero diagonal
+    log_likelihood: float
+    gap: float
+    repaired: bool  # the argmax was not consistent, and the graph differs from it
+    consistent: bool  # false: no consistent graph exists, and this is the argmax

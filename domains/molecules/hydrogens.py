@@ -1,0 +1,89 @@
+"""From decoded heavy atoms to an RDKit molecule with explicit hydrogens."""
+
+from __future__ import annotations
+
+import numpy as np
+from rdkit import Chem
+from rdkit.rdBase import BlockLogs
+
+from .placement import place_hydrogens
+from .vocabulary import Vocabulary
+
+FAILED = "sanitisation_failed"  # property that says why a molecule carries no bonds
+BOND_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+
+
+def assemble(
+    classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary
+) -> Chem.Mol:
+    """Sanitised molecule of N heavy atoms in the given order, hydrogens appended, one conformer.
+
+    `classes` `[N]` int, `orders` `[N, N]` Kekulé orders, `positions` `[N, 3]` Å: heavy coordinates are kept
+    as given, hydrogens placed from them, stereochemistry read from 3D. Where the graph breaks a valence or
+    RDKit refuses it, the result has the heavy atoms and coordinates, no bonds, and the property `FAILED`.
+    Raises ValueError on wrong shapes or non-finite positions.
+    """
+    classes, orders = np.asarray(classes), np.asarray(orders)
+    positions = np.ascontiguousarray(positions, dtype=np.float64)
+    n = len(classes)
+    if orders.shape != (n, n) or positions.shape != (n, 3):
+        raise ValueError(
+            f"{n} classes need orders [{n}, {n}] and positions [{n}, 3], not {orders.shape}, {positions.shape}"
+        )
+    if not np.isfinite(positions).all():
+        raise ValueError("positions are not finite")
+    spent = vocabulary.order_sums()[classes]
+    wrong = np.flatnonzero(spent != orders.sum(1))
+    if len(wrong):
+        i = wrong[0]
+        return _atoms_only(
+            classes, positions, vocabulary, f"atom {i} needs bond order {spent[i]}, found {orders[i].sum()}"
+        )
+    try:
+        with BlockLogs():
+            return _molecule(classes, orders, positions, vocabulary)
+    except Chem.MolSanitizeException as error:
+        return _atoms_only(classes, positions, vocabulary, str(error))
+
+
+def _molecule(classes, orders, positions, vocabulary: Vocabulary) -> Chem.Mol:
+    heavy = _atoms(classes, vocabulary)
+    for i, j in np.argwhere(np.triu(orders)).tolist():
+        heavy.AddBond(i, j, BOND_TYPES[int(orders[i, j])])
+    Chem.SanitizeMol(heavy)
+    mol = Chem.AddHs(heavy)
+    expected = sum(vocabulary.classes[k].hydrogens for k in classes.tolist())
+    if mol.GetNumAtoms() != len(classes) + expected:
+        raise Chem.MolSanitizeException(
+            f"{expected} hydrogens expected, {mol.GetNumAtoms() - len(classes)} added"
+        )
+    _set_positions(mol, place_hydrogens(mol, positions))
+    Chem.AssignStereochemistryFrom3D(mol)
+    return mol
+
+
+def _atoms_only(classes, positions, vocabulary: Vocabulary, reason: str) -> Chem.Mol:
+    mol = _atoms(classes, vocabulary).GetMol()
+    mol.UpdatePropertyCache(strict=False)
+    _set_positions(mol, positions)
+    mol.SetProp(FAILED, reason)
+    return mol
+
+
+def _atoms(classes: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
+    mol = Chem.RWMol()
+    for k in classes.tolist():
+        kind = vocabulary.classes[k]
+        atom = Chem.Atom(kind.symbol)
+        atom.SetFormalCharge(kind.charge)
+        atom.SetNumExplicitHs(kind.hydrogens)
+        atom.SetNoImplicit(True)  # the class says how many hydrogens, RDKit is not to guess
+        mol.AddAtom(atom)
+    return mol
+
+
+def _set_positions(mol: Chem.Mol, positions: np.ndarray) -> None:
+    conformer = Chem.Conformer(mol.GetNumAtoms())
+    conformer.SetPositions(positions)
+    conformer.Set3D(True)
+    mol.AddConformer(conformer, assignId=True)

@@ -1,0 +1,47 @@
+"""`sciconsist demo`: the package at work, offline."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sciconsist.cli.options import BatchSize, Json, Quiet, Seed, emit, note, progress
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path(
+        "sciconsist-demo"
+    ),
+    seed: Seed = 0,
+    batch_size: BatchSize = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make 64 molecules, a report page and a summary, without network and data, in under a minute.
+
+    \b
+    Example:
+      sciconsist demo
+      sciconsist demo -o elsewhere --seed 7
+    """
+    from sciconsist.files import check_output
+
+    folder = check_output(output, "folder")
+    from sciconsist.workflows.demo import check_space
+    from sciconsist.workflows.demo import demo as run
+
+    check_space(folder)
+    with progress("molecules", 64, quiet) as advance:
+        summary = run(folder, seed, batch_size=batch_size, progress=advance)
+    if as_json:
+        emit(summary, True)
+        return
+    mols = summary["molecules"]
+    note(
+        f"{mols['written']} molecules in {mols['steps']} network evaluations each, {mols['seconds']} s", quiet
+    )
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            typer.echo(str(path))

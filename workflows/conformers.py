@@ -1,0 +1,270 @@
+"""Conformers: the network with the graph given, hydrogens placed, the stereochemistry checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from sciconsist.datasets.records import conformer
+from sciconsist.domains.molecules.generate import draw_noise, place_atoms
+from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
+from sciconsist.domains.molecules.hydrogens import FAILED, assemble
+from sciconsist.domains.molecules.shells import has_radicals
+from sciconsist.errors import UserError
+from sciconsist.files import atomic_path
+from sciconsist.flowmap import FlowMap
+from sciconsist.workflows.devices import on_device
+from sciconsist.workflows.generate import check_seed, set_origin
+
+TRIES = 40  # samples drawn for each conformer asked for, before we give up
+_CHIRAL = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One molecule to make conformers of. `where` names it in messages."""
+
+    smiles: str
+    where: str
+    name: str = ""
+
+
+@dataclass
+class Target:
+    """A checked request: the molecule with its hydrogens, its heavy graph, and the stereo asked for."""
+
+    mol: Chem.Mol
+    graph: HeavyGraph
+    smiles: str
+    centres: dict[int, Chem.ChiralType] = field(default_factory=dict)
+    double: dict[int, Chem.BondStereo] = field(default_factory=dict)
+
+
+def read_requests(what: str) -> list[Request]:
+    """Requests of a file (.smi, .csv, .sdf, also .gz of the first two), or the one SMILES given."""
+    path = Path(what)
+    if len(what) < 4096 and path.is_file():
+        if path.suffix == ".sdf":
+            from sciconsist.datasets.sdf import read_sdf
+
+            return [
+                Request(Chem.MolToSmiles(Chem.RemoveHs(r.mol)), f"{path}, record {k}", r.name)
+                for k, r in enumerate(read_sdf(path), 1)
+            ]
+        from sciconsist.datasets.builder import read_smiles
+
+        return [Request(text, f"{path}, record {k}") for k, (_, text) in enumerate(read_smiles(path), 1)]
+    if path.suffix in (".smi", ".csv", ".sdf", ".gz"):
+        raise UserError(f"{what}: no such file; expected a SMILES or a .smi, .csv or .sdf file")
+    return [Request(what, f"SMILES {what!r}")]
+
+
+class Conformers:
+    """Conformers of one or many molecules; `errors` lists what could not be made, a dict a molecule."""
+
+    def __init__(
+        self,
+        model: FlowMap,
+        steps: int = 8,
+        seed: int = 0,
+        batch_size: int | None = None,
+        device: str | None = "cpu",
+    ) -> None:
+        if steps < 1:
+            raise UserError(f"{steps} steps: expected at least 1")
+        self.model = on_device(model, device)
+        self.steps, self.seed = steps, check_seed(seed)
+        self.batch_size = 64 if batch_size is None else batch_size
+        self.written = self.mirrored = 0
+        self.rejected: Counter[str] = Counter()
+        self.errors: list[dict[str, Any]] = []
+
+    def take_all(
+        self, requests: Sequence[Request], n: int, progress: Callable[[int], None] = lambda n: None
+    ) -> Iterator[Chem.Mol]:
+        """`n` conformers of each request in turn. Lists a refused request; UserError if all are."""
+        done = 0
+        for request in requests:
+            try:
+                target = self.prepare(request)
+            except UserError as error:
+                self.errors.append({"where": request.where, "smiles": request.smiles, "error": str(error)})
+                if done == 0 and len(self.errors) == len(requests):
+                    raise UserError(self.errors[0]["error"]) from error
+                continue
+            count = 0
+            for mol in self.take(target, n):
+                count += 1
+                progress(1)
+                mol.SetProp("request", request.smiles)
+                if request.name:
+                    mol.SetProp("request_name", request.name)
+                yield mol
+            done += 1
+            if count < n:
+                found = (
+                    f"{count} of {n} conformers with the stereochemistry asked for after {TRIES * n} samples"
+                )
+                self.errors.append(
+                    {"where": request.where, "smiles": request.smiles, "written": count, "error": found}
+                )
+
+    def prepare(self, request: Request) -> Target:
+        """Raises UserError: not readable, too large, an element or a charge the model does not know."""
+        with rdBase.BlockLogs():
+            parsed = Chem.MolFromSmiles(request.smiles)
+        if parsed is None or parsed.GetNumAtoms() == 0:
+            raise UserError(f"{request.where}: found a SMILES that RDKit cannot read, expected a molecule")
+        if parsed.GetNumHeavyAtoms() == 0:
+            raise UserError(f"{request.where}: found hydrogen alone, expected a molecule with heavier atoms")
+        if len(Chem.GetMolFrags(parsed)) > 1:
+            raise UserError(f"{request.where}: found more than one fragment, expected one molecule")
+        if has_radicals(parsed):
+            raise UserError(f"{request.where}: found a radical, expected closed shells")
+        domain = self.model.domain
+        most = max(domain.config.size_histogram)
+        if (size := parsed.GetNumHeavyAtoms()) > most:
+            raise UserError(
+                f"{request.where}: found {size} heavy atoms, expected at most {most} for this model"
+            )
+        try:
+            graph = heavy_graph(parsed, domain.vocabulary)
+        except KeyError as error:
+            known = ", ".join(domain.vocabulary.symbols)
+            raise UserError(
+                f"{request.where}: found {error.args[0]}, which the model does not know; elements: {known}"
+            ) from error
+        except ValueError as error:
+            raise UserError(f"{request.where}: {error}") from error
+        mol = Chem.AddHs(parsed)
+        centres = {a.GetIdx(): a.GetChiralTag() for a in mol.GetAtoms() if a.GetChiralTag() in _CHIRAL}
+        double = {
+            b.GetIdx(): b.GetStereo() for b in mol.GetBonds() if b.GetStereo() > Chem.BondStereo.STEREOANY
+        }
+        return Target(mol, graph, Chem.MolToSmiles(parsed), centres, double)
+
+    def take(self, target: Target, n: int) -> Iterator[Chem.Mol]:
+        """Up to `n` conformers. Sample i depends on the molecule, the seed and i only."""
+        if n < 1:
+            raise UserError(f"{n} conformers: expected at least 1")
+        written, drawn = 0, 0
+        while written < n and drawn < TRIES * n:
+            size = min(self.batch_size, TRIES * n - drawn, max(n - written, 8 if drawn else 1))
+            for index, positions in zip(range(drawn, drawn + size), self._positions(target, drawn, size)):
+                drawn += 1
+                mol, why = self.fit(target, positions)
+                if mol is None:
+                    self.rejected[why] += 1
+                    continue
+                set_origin(mol, self.model, self.seed, index, self.steps)
+                written += 1
+                self.written += 1
+                yield mol
+                if written == n:
+                    return
+
+    def _positions(self, target: Target, first: int, count: int) -> list[np.ndarray]:
+        sizes = [len(target.graph)] * count
+        indices = range(first, first + count)
+        noise = draw_noise(self.model.domain, sizes, indices, self.seed, f"conformer {target.smiles}")
+        times = [1 - k / self.steps for k in range(self.steps + 1)]
+        bare = HeavyGraph(target.graph.classes, target.graph.orders, np.zeros((sizes[0], 3)))
+        return place_atoms(self.model, [bare] * count, noise["positions"], times)
+
+    def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:
+        """The molecule asked for at these heavy positions, or their mirror image, or why neither will do."""
+        if not np.isfinite(positions).all():
+            return None, "not finite"
+        mol = self._assembled(target, positions)
+        if mol is None:
+            return None, "hydrogens"
+        wrong = wrong_stereo(mol, target)
+        if wrong == "all":
+            mol = self._assembled(target, positions * [1.0, 1.0, -1.0])
+            wrong = "hydrogens" if mol is None else wrong_stereo(mol, target)
+            self.mirrored += not wrong
+        return (None, "other stereochemistry") if wrong else (mol, "")
+
+    def _assembled(self, target: Target, positions: np.ndarray) -> Chem.Mol | None:
+        graph = target.graph
+        made = assemble(graph.classes, graph.orders, positions, self.model.domain.vocabulary)
+        if made.HasProp(FAILED) or made.GetNumAtoms() != target.mol.GetNumAtoms():
+            return None
+        source = [
+            0
+        ] * made.GetNumAtoms()  # atoms of `made` in the order of the request, which may mix in hydrogens
+        for theirs, ours in zip(_heavy(made), _heavy(target.mol)):
+            source[ours.GetIdx()] = theirs.GetIdx()
+            for h_theirs, h_ours in zip(_hydrogens(theirs), _hydrogens(ours), strict=True):
+                source[h_ours] = h_theirs
+        mol = Chem.Mol(target.mol)
+        mol.RemoveAllConformers()
+        mol.AddConformer(conformer(made.GetConformer().GetPositions()[source]), assignId=True)
+        return mol
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "written": self.written, "mirrored": self.mirrored, "rejected": sum(self.rejected.values()),
+            "rejected_why": dict(sorted(self.rejected.items())), "incomplete": len(self.errors),
+        }  # fmt: skip
+
+
+def _heavy(mol: Chem.Mol) -> list[Chem.Atom]:
+    return [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
+
+
+def _hydrogens(atom: Chem.Atom) -> list[int]:
+    return sorted(n.GetIdx() for n in atom.GetNeighbors() if n.GetAtomicNum() == 1)
+
+
+def wrong_stereo(mol: Chem.Mol, target: Target) -> str:
+    """What the coordinates get wrong of the stereo asked for: "", "all" tetrahedral centres alone, or "some".
+
+    Marks are compared on the same atoms and bonds in the same order, so no names (R, S, E, Z) are needed.
+    Open centres get the marks of the coordinates.
+    """
+    if not target.centres and not target.double:
+        Chem.AssignStereochemistryFrom3D(mol)
+        return ""
+    seen = Chem.Mol(mol)
+    Chem.AssignStereochemistryFrom3D(seen)
+    tags = [(seen.GetAtomWithIdx(i).GetChiralTag(), tag) for i, tag in target.centres.items()]
+    inverted = [found in _CHIRAL and found != tag for found, tag in tags]
+    flat = any(found not in _CHIRAL for found, _ in tags)
+    if flat or not all(
+        same_side(seen.GetBondWithIdx(i), target.mol.GetBondWithIdx(i)) for i in target.double
+    ):
+        return "some"
+    if any(inverted):
+        return "all" if all(inverted) else "some"
+    Chem.AssignStereochemistryFrom3D(mol)
+    return ""
+
+
+def same_side(found: Chem.Bond, asked: Chem.Bond) -> bool:
+    """Whether two marks of one double bond mean the same geometry, judged on the same reference atoms."""
+    here, there = list(found.GetStereoAtoms()), list(asked.GetStereoAtoms())
+    if len(here) != 2 or len(there) != 2:
+        return False
+    flips = sum(a != b for a, b in zip(here, there))
+    together = (Chem.BondStereo.STEREOZ, Chem.BondStereo.STEREOCIS)
+    return ((found.GetStereo() in together) == (asked.GetStereo() in together)) == (flips % 2 == 0)
+
+
+def write_errors(output: str | os.PathLike[str], errors: Sequence[dict[str, Any]]) -> Path:
+    """`OUTPUT.errors.jsonl`, one line a refused record; an old one goes when there are none."""
+    path = Path(f"{os.fspath(output)}.errors.jsonl")
+    if errors:
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(json.dumps(e) + "\n" for e in errors), encoding="utf-8")
+    elif Path(output).is_file():
+        path.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,100 @@
+"""Scoring generated molecules, with real ones scored the same way beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rdkit import Chem
+
+from sciconsist import __version__
+from sciconsist.datasets import qm9_gfn2, registry
+from sciconsist.datasets.sdf import read_sdf
+from sciconsist.domains.molecules.metrics import Reference, ceiling, evaluate, known_smiles
+from sciconsist.errors import UserError
+
+
+@dataclass
+class Evaluation:
+    """Figures of samples and of reference molecules, and what they are of."""
+
+    samples: dict[str, Any]
+    ceiling: dict[str, Any]
+    about: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.about, "samples": self.samples, "ceiling": self.ceiling}
+
+    def table(self) -> list[tuple[str, float, float | None]]:
+        """(figure, samples, ceiling) of the main numbers, in order; `to_json` has all of them."""
+        beside = dict(_flat(self.ceiling))
+        rows = [(name, value, beside.get(name)) for name, value in _flat(self.samples)]
+        return [row for row in rows if not any(part in row[0] for part in (".types.", ".checks."))]
+
+
+def evaluate_molecules(
+    samples: str | Path | list[Chem.Mol],
+    reference: str = "qm9-gfn2:test",
+    *,
+    posebusters: int = 0,
+    energy: int = 0,
+    limit: int | None = None,
+) -> Evaluation:
+    """Score an SDF file (or molecules) against a data set's split or an SDF file of real molecules.
+
+    `limit` bounds the reference molecules. Novelty is against all of QM9's SMILES where the data folder has
+    them. Raises UserError.
+    """
+    if isinstance(samples, list):
+        mols, source = samples, f"{len(samples)} molecules"
+    else:
+        mols, source = [record.mol for record in read_sdf(samples, sanitize=False)], str(samples)
+    real, name = read_reference(reference, limit)
+    known, novelty = qm9_smiles()
+    found = evaluate(mols, Reference.from_molecules(real), known, posebusters=posebusters, energy=energy)
+    best = ceiling(real, known, posebusters=posebusters, energy=energy)
+    about = {
+        "sciconsist": __version__, "source": source, "reference": name, "reference_molecules": len(real),
+        "novelty_against": novelty, "origin": origin(mols),
+        "ceiling_is": "reference molecules scored the same way; distances are between two halves of them",
+    }  # fmt: skip
+    return Evaluation(found, best, about)
+
+
+def read_reference(reference: str, limit: int | None = None) -> tuple[list[Chem.Mol], str]:
+    """Molecules of `NAME`, `NAME:SPLIT` or an SDF file, and the name with its split."""
+    if Path(reference).suffix == ".sdf":
+        return [record.mol for record in read_sdf(reference)][:limit], reference
+    name, _, split = reference.partition(":")
+    data = registry.entry(name)
+    if data.domain != "molecules" or data.loader is None:
+        raise UserError(f"{reference}: not a set of 3D molecules; expected qm9-gfn2:test or an SDF file")
+    split = split or ("test" if "test" in data.files else next(iter(data.files)))
+    records = registry.load(name, split, limit=limit)
+    return [record.mol for record in records], f"{name}:{split}"
+
+
+def qm9_smiles() -> tuple[set[str] | None, str | None]:
+    """All of QM9 for novelty, and its name; None where the data folder does not have it."""
+    try:
+        smiles = qm9_gfn2.all_smiles()
+    except UserError:
+        return None, None
+    return known_smiles(smiles), f"all {len(smiles)} SMILES of QM9"
+
+
+def origin(mols: list[Chem.Mol]) -> dict[str, str]:
+    """What the first record says about its making."""
+    keys = ("generator", "model", "model_sha256", "seed", "steps", "selection", "training_data")
+    return {k: mols[0].GetProp(k) for k in keys if mols and mols[0].HasProp(k)}
+
+
+def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in report.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield name, float(value)
