@@ -74,9 +74,7 @@ def read_smiles(path: str | Path) -> list[tuple[int, str]]:
                 key = next((k for k in ("gdb9_index", "index") if k in (table.fieldnames or ())), None)
                 rows = [(int(row[key]) if key else n, row["smiles"]) for n, row in enumerate(table)]
     except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as SMILES ({error!r}); expected .smi or CSV with smiles"
-        ) from error
+        raise UserError(f"{path}: cannot be read as SMILES ({error!r}); expected .smi or CSV with smiles") from error
     if not rows:
         raise UserError(f"{path}: found no SMILES in it")
     if len({index for index, _ in rows}) < len(rows):
@@ -179,9 +177,7 @@ def _run(tasks: list[Task], workers: int) -> Iterator[dict]:
         return
     queue = iter(tasks)
     # spawn: a fork of a process that has started torch's or OpenMP's threads can hang
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),)
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare, initargs=(os.getpid(),))
     try:
         running = {pool.submit(build_one, task) for task in islice(queue, 2 * workers)}
         while running:
@@ -219,9 +215,7 @@ def _open_journal(path: Path, fingerprint: str) -> dict[int, dict]:
             temporary.write_text(json.dumps({"build": fingerprint}) + "\n", encoding="utf-8")
         return {}
     if lines[0].get("build") != fingerprint:
-        raise UserError(
-            f"{path}: belongs to a build of other SMILES or another seed; remove it or change the output"
-        )
+        raise UserError(f"{path}: belongs to a build of other SMILES or another seed; remove it or change the output")
     if len(whole) < len(text):
         os.truncate(path, len(whole))
     return {row["index"]: row for row in lines[1:]}

@@ -77,9 +77,7 @@ def _properties(path: Path) -> dict[str, dict[str, float]]:
                 for row in csv.DictReader(file)
             }
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: found no table of QM9 properties ({error!r}), expected gdb9.sdf.csv"
-        ) from error
+        raise UserError(f"{path}: found no table of QM9 properties ({error!r}), expected gdb9.sdf.csv") from error
 
 
 def _from_folder(folder: Path, split: str) -> Iterator[MoleculeRecord]:

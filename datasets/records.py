@@ -49,9 +49,7 @@ def read_arrays(path: Path, required: Sequence[str]) -> dict[str, np.ndarray]:
 def check_atoms(numbers: np.ndarray, positions: np.ndarray, where: str) -> None:
     """Raises UserError unless numbers `[N]` are elements and positions `[N, 3]` are finite and apart."""
     if len(numbers) == 0 or positions.shape != (len(numbers), 3):
-        raise UserError(
-            f"{where}: found positions {positions.shape} for {len(numbers)} atoms, expected N x 3, N > 0"
-        )
+        raise UserError(f"{where}: found positions {positions.shape} for {len(numbers)} atoms, expected N x 3, N > 0")
     if numbers.min() < 1 or numbers.max() > 118:
         raise UserError(f"{where}: found an atomic number outside 1-118, expected known elements")
     if not np.isfinite(positions).all():
@@ -73,17 +71,13 @@ def from_smiles(smiles: str, numbers: np.ndarray, positions: np.ndarray, where: 
         raise UserError(f"{where}: found SMILES {smiles!r}, expected one that RDKit can read")
     mol = Chem.AddHs(parsed)
     if [atom.GetAtomicNum() for atom in mol.GetAtoms()] != numbers.tolist():
-        raise UserError(
-            f"{where}: found atoms that are not those of {smiles}, expected its order, hydrogens last"
-        )
+        raise UserError(f"{where}: found atoms that are not those of {smiles}, expected its order, hydrogens last")
     mol = close_shells(mol)
     mol.AddConformer(conformer(positions))
     return mol
 
 
-def from_coordinates(
-    numbers: np.ndarray, positions: np.ndarray, smiles: str | None = None
-) -> Chem.Mol | None:
+def from_coordinates(numbers: np.ndarray, positions: np.ndarray, smiles: str | None = None) -> Chem.Mol | None:
     """The molecule that coordinates alone describe, neutral; None when its bonds cannot be made out.
 
     With a SMILES, bond orders come from it wherever its skeleton fits the atoms, in any order.
@@ -100,9 +94,7 @@ def from_coordinates(
             try:
                 for atom in skeleton.GetAtoms():
                     atom.SetNoImplicit(True)
-                return close_shells(
-                    AllChem.AssignBondOrdersFromTemplate(Chem.AddHs(template), skeleton.GetMol())
-                )
+                return close_shells(AllChem.AssignBondOrdersFromTemplate(Chem.AddHs(template), skeleton.GetMol()))
             except (ValueError, RuntimeError):
                 pass  # another skeleton than the SMILES: let the coordinates speak
         try:

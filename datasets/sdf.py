@@ -31,9 +31,7 @@ def read_sdf(path: str | Path, sanitize: bool = True) -> list[MoleculeRecord]:
     if not files:
         raise UserError(f"{path}: found no .sdf file in this folder, expected at least one")
     return [
-        parse_record(text, f"{f}, record {n}", sanitize)
-        for f in files
-        for n, text in enumerate(split_records(f), 1)
+        parse_record(text, f"{f}, record {n}", sanitize) for f in files for n, text in enumerate(split_records(f), 1)
     ]
 
 
@@ -46,9 +44,7 @@ def split_records(path: Path) -> Iterator[str]:
                 lines.append(line)
                 size += len(line)
                 if size > MAX_RECORD_BYTES:
-                    raise UserError(
-                        f"{path}, record {count + 1}: found no $$$$ in {size} bytes, expected an SDF"
-                    )
+                    raise UserError(f"{path}, record {count + 1}: found no $$$$ in {size} bytes, expected an SDF")
                 if line.startswith("$$$$"):
                     count += 1
                     yield "".join(lines)
@@ -58,9 +54,7 @@ def split_records(path: Path) -> Iterator[str]:
     rest = "".join(lines)
     if rest.strip():
         if "M  END" not in rest:
-            raise UserError(
-                f"{path}, record {count + 1}: found the end of the file, expected M  END; it is cut off"
-            )
+            raise UserError(f"{path}, record {count + 1}: found the end of the file, expected M  END; it is cut off")
         yield rest  # a single mol block, without $$$$
     elif count == 0:
         raise UserError(f"{path}: found an empty file, expected SDF records")
@@ -74,9 +68,7 @@ def parse_record(text: str, where: str, sanitize: bool) -> MoleculeRecord:
             supplier.SetData(text, sanitize=False, removeHs=False)
             mol = supplier[0]
     except (ValueError, RuntimeError, IndexError) as error:
-        raise UserError(
-            f"{where}: found a block RDKit cannot read ({error}), expected a V2000/V3000 record"
-        ) from error
+        raise UserError(f"{where}: found a block RDKit cannot read ({error}), expected a V2000/V3000 record") from error
     if mol is None:
         raise UserError(f"{where}: found a block RDKit cannot read, expected a V2000 or V3000 record")
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
@@ -101,7 +93,5 @@ def _sanitized(mol: Chem.Mol, where: str, required: bool) -> Chem.Mol:
             return close_shells(copy)
     except (ValueError, RuntimeError) as error:
         if required:
-            raise UserError(
-                f"{where}: found bonds that make no molecule ({error}), expected valid valences"
-            ) from error
+            raise UserError(f"{where}: found bonds that make no molecule ({error}), expected valid valences") from error
         return mol

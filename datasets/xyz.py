@@ -35,9 +35,7 @@ def read_xyz(path: str | Path, sanitize: bool = True) -> list[MoleculeRecord]:
             mol = from_coordinates(numbers, positions)
             if mol is None:
                 if sanitize:
-                    raise UserError(
-                        f"{where}: found atoms that make no neutral molecule, expected all hydrogens"
-                    )
+                    raise UserError(f"{where}: found atoms that make no neutral molecule, expected all hydrogens")
                 records.append(record(without_bonds(numbers, positions), comment, same_graph=False))
             else:
                 records.append(record(mol, comment, same_graph=has_same_graph(mol)))
@@ -79,9 +77,7 @@ def _frame(head: str, file: Iterator[str], where: str) -> tuple[np.ndarray, np.n
     comment = next(file, "").strip()
     lines = list(islice(file, size))
     if len(lines) < size:
-        raise UserError(
-            f"{where}: found {len(lines)} atoms before the file ends, expected {size}; it is cut off"
-        )
+        raise UserError(f"{where}: found {len(lines)} atoms before the file ends, expected {size}; it is cut off")
     return *parse_atoms(lines, where), comment
 
 
@@ -99,9 +95,7 @@ def parse_atoms(lines: list[str], where: str) -> tuple[np.ndarray, np.ndarray]:
             numbers.append(int(symbol) if symbol.isdigit() else table.GetAtomicNumber(symbol.capitalize()))
             positions.append([float(value) for value in fields[1:4]])
         except (ValueError, RuntimeError, IndexError):
-            raise UserError(
-                f"{where}: found {line.strip()[:60]!r}, expected an element, x, y and z"
-            ) from None
+            raise UserError(f"{where}: found {line.strip()[:60]!r}, expected an element, x, y and z") from None
         if len(positions[-1]) != 3:
             raise UserError(f"{where}: found {line.strip()[:60]!r}, expected an element, x, y and z")
     arrays = np.array(numbers, dtype=np.int64), np.array(positions, dtype=np.float64)

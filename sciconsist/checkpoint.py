@@ -88,9 +88,7 @@ def to_json(value: Any, path: object) -> str:
 
 def digest(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> str:
     """sha256 over the metadata and every tensor's name, dtype, shape and bytes."""
-    total = hashlib.sha256(
-        json.dumps({k: v for k, v in meta.items() if k != "sha256"}, sort_keys=True).encode()
-    )
+    total = hashlib.sha256(json.dumps({k: v for k, v in meta.items() if k != "sha256"}, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name]
         total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
@@ -109,9 +107,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}
             if meta.get("format") != FORMAT:
-                raise UserError(
-                    f"{path}: a safetensors file, but not a sciconsist model; expected one of save_model"
-                )
+                raise UserError(f"{path}: a safetensors file, but not a sciconsist model; expected one of save_model")
             if not meta.get("format_version", "").isdecimal() or int(meta["format_version"]) > FORMAT_VERSION:
                 raise UserError(
                     f"{path}: model format {meta.get('format_version')} of sciconsist {meta.get('version')}, "
@@ -124,9 +120,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path}: not a whole safetensors file ({size} bytes: {error}); fetch or copy it again"
         ) from error
     if digest(tensors, meta) != meta.get("sha256"):
-        raise UserError(
-            f"{path}: its sha256 does not match its contents: the file is damaged; fetch or copy it again"
-        )
+        raise UserError(f"{path}: its sha256 does not match its contents: the file is damaged; fetch or copy it again")
     config, recipe, card = (json.loads(meta[key]) for key in ("config", "recipe", "card"))
     return Checkpoint(tensors, config, recipe, card, meta["version"], meta["sha256"])
 

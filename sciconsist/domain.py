@@ -84,9 +84,7 @@ class States:
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         def pick(value: Any) -> Any:
             return (
-                None
-                if value is None
-                else map_fields(lambda x: None if x is None else x[indices.to(x.device)], value)
+                None if value is None else map_fields(lambda x: None if x is None else x[indices.to(x.device)], value)
             )
 
         return Batch(pick(self.x0), condition=pick(self.condition), mask=pick(self.mask))

@@ -56,9 +56,7 @@ class EMA:
         """Take in the weights after optimizer step `step` = 1, 2, ..."""
         now = model.state_dict()
         names = [n for n, w in self.weights.items() if w.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.weights[n] for n in names], [now[n] for n in names], 1 - self.profile.beta(step)
-        )
+        torch._foreach_lerp_([self.weights[n] for n in names], [now[n] for n in names], 1 - self.profile.beta(step))
         for name, value in now.items():
             if not value.is_floating_point():
                 self.weights[name].copy_(value)
@@ -89,7 +87,7 @@ def width_to_gamma(width: float) -> float:
 
 
 def reconstruct(snapshots: Sequence[Snapshot], step: int, width: float) -> dict[str, Tensor]:
-    """The average of any `width` at `step` from stored ones: least squares over their profiles (appendix C.3).
+    """Any `width` at `step` from stored averages: least squares over their profiles (appendix C.3).
 
     Exact for a width that is stored at that step, else approximate, the better the more snapshots there are.
     """

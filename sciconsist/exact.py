@@ -140,9 +140,7 @@ class Mixture:
         each = path.da(t)[..., None] * as64(self.means) + rate[..., None] * centred
         return (torch.softmax(log_joint, 1)[..., None] * each).sum(1)
 
-    def flow_map(
-        self, path: Path, x: Tensor, s: Tensor | float, t: Tensor | float, steps: int = 400
-    ) -> Tensor:
+    def flow_map(self, path: Path, x: Tensor, s: Tensor | float, t: Tensor | float, steps: int = 400) -> Tensor:
         """X_{s,t}(x) `[B, d]`: F_t^{-1} o F_s in one dimension, Runge-Kutta 4 in `steps` steps in more."""
         if x.shape[1] == 1:
             return self.quantile(path, self.cdf(path, x, s), self.cdf(path, -x, s, flip=True), t)

@@ -76,9 +76,7 @@ class FlowMap(nn.Module):
         f = self.f(x, t, t, condition, mask)
         return self.each(lambda row, *a: row.velocity(*a), x, f, self.times(x, t), mask)
 
-    def average_velocity(
-        self, x: State, s: Times, t: Times, condition: Any = None, mask: Mask = None
-    ) -> State:
+    def average_velocity(self, x: State, s: Times, t: Times, condition: Any = None, mask: Mask = None) -> State:
         """u = log_x(X_{s,t}(x)) / (t - s), and the velocity where s = t."""
         f = self.f(x, s, t, condition, mask)
         return self.average_of(x, f, s, t, mask)

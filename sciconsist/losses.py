@@ -64,15 +64,15 @@ def flow_map_loss(
         times = recipe.times.draw(batch_size(x0), recipe.kind, progress, generator)
     times = Split(*(model.times(x0, t) for t in times))
     x = on_path(model, x0, noise, times.s, mask)
-    with torch.no_grad():
-        target = diagonal_target(model, x, x0, noise, times.s, mask)
-        off = off_diagonal(times)
-        index = off.nonzero().flatten()
-        if len(index):
-            source = {"self": model, "ema": target_model, "teacher": teacher}[recipe.target]
-            part = Pairs(*(take(v, index, len(off)) for v in (x, x0, noise, times, condition, mask)))
+    target = diagonal_target(model, x, x0, noise, times.s, mask)
+    off = off_diagonal(times)
+    index = off.nonzero().flatten()
+    if len(index):
+        source = {"self": model, "ema": target_model, "teacher": teacher}[recipe.target]
+        part = Pairs(*(take(v, index, len(off)) for v in (x, x0, noise, times, condition, mask)))
+        with torch.set_grad_enabled(recipe.through and torch.is_grad_enabled()):
             split = split_target(recipe, source or model, teacher, model, part, progress)
-            target = map_fields(lambda *a: merge(index, *a), target, split, times.s, times.t)
+        target = map_fields(lambda *a: merge(index, *a), target, split, times.s, times.t)
     return compare(model, recipe, x, target, times, off, condition, mask, metric, field_weights)
 
 
@@ -152,7 +152,7 @@ def discrepancy(
     f = row.output(raw, mask)
     if isinstance(row.geometry, Simplex):
         log_p = torch.log_softmax(raw, -1)
-        values = -(target / row.geometry.scale * log_p).sum(-1)
+        values = -(target.detach() / row.geometry.scale * log_p).sum(-1)
         weight = torch.ones_like(s)
     else:
         if row.kind == "velocity":

@@ -65,9 +65,7 @@ class Log:
         if path is not None:
             with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
                 if self.columns:
-                    csv.writer(file).writerows(
-                        [self.columns, *([r[c] for c in self.columns] for r in self.rows)]
-                    )
+                    csv.writer(file).writerows([self.columns, *([r[c] for c in self.columns] for r in self.rows)])
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.rows.append(dict(row))

@@ -17,9 +17,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 def stream(seed: int, *purpose: str | int, device: str | torch.device = "cpu") -> torch.Generator:
     """A generator of its own for a seed and a purpose, e.g. `stream(0, "prior", index)`."""
-    words = tuple(
-        p if isinstance(p, str) else int(p) for p in purpose
-    )  # a numpy integer is the integer it is
+    words = tuple(p if isinstance(p, str) else int(p) for p in purpose)  # a numpy integer is the integer it is
     digest = hashlib.blake2b(repr((int(seed), *words)).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
 
@@ -29,9 +27,7 @@ def streams(seed: int, *purpose: str | int, indices: Sequence[int]) -> list[torc
     return [stream(seed, *purpose, i) for i in indices]
 
 
-def draw_prior(
-    geometry: Geometry | Product, like: State, mask: Mask = None, *, generator: Generators
-) -> State:
+def draw_prior(geometry: Geometry | Product, like: State, mask: Mask = None, *, generator: Generators) -> State:
     """Prior noise in the shape of `like` `[B, ...]`.
 
     One generator draws the batch at once. A sequence of `B` generators draws every sample from its own, on
@@ -41,11 +37,7 @@ def draw_prior(
         return geometry.prior(like, mask, generator=generator)  # type: ignore[arg-type]
     if len(generator) != batch_size(like):
         raise ValueError(f"{len(generator)} generators for {batch_size(like)} samples: expected one a sample")
-    noise: Any = (
-        {n: torch.zeros_like(x) for n, x in like.items()}
-        if isinstance(like, dict)
-        else torch.zeros_like(like)
-    )
+    noise: Any = {n: torch.zeros_like(x) for n, x in like.items()} if isinstance(like, dict) else torch.zeros_like(like)
     names: list[Any] = list(like) if isinstance(like, dict) else [None]
     for k, own in enumerate(generator):
         for name, field in zip(names, leaves(noise)):

@@ -29,6 +29,8 @@ class Recipe:
     finite residual is alpha times its limit's. `solver_steps` are the teacher's steps from s to w. `pairs =
     "teacher"` replaces the data by the teacher's own endpoint of the noise, integrated in `solver_steps`
     steps.
+    `through` lets gradients pass the JVP (not the velocity), |dX/dt - sg v|^2 instead of a regression of u: LSD
+    as published; categories keep the regression.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Recipe:
     tangent: str | None = None
     jvp_below: float = 0.0
     per_alpha: bool = False
+    through: bool = False
     solver_steps: int = 1
     pairs: str = "data"
     times: TimeSampler = field(default_factory=TimeSampler)
@@ -129,7 +132,10 @@ _ROWS = (
         times=TimeSampler(target="halving", diagonal=0.25, alpha=AlphaSchedule(end=0.5)),
         paper="Salimans and Ho 2022: two teacher steps into one; the student of a stage teaches the next",
     ),
-    Recipe("lsd", "lagrangian", "self", "jvp", weight="velocity", paper="Boffi et al. 2025, LSD"),
+    Recipe(
+        "lsd", "lagrangian", "self", "jvp", weight="velocity", through=True, times=TimeSampler(diagonal=0.5),
+        paper="Boffi et al. 2025, Lagrangian self-distillation",
+    ),
     Recipe(
         "lsd_fd", "lagrangian", "self", weight="velocity",
         times=TimeSampler(diagonal=0.5, alpha=AlphaSchedule("linear", 1.0, 0.05)),

@@ -88,9 +88,7 @@ def flush(path: Path) -> None:
 class Run:
     """What changes from step to step, and what a state on disk must hold."""
 
-    def __init__(
-        self, model: FlowMap, recipe: Recipe, lr: float, weight_decay: float, profile: Profile | None
-    ) -> None:
+    def __init__(self, model: FlowMap, recipe: Recipe, lr: float, weight_decay: float, profile: Profile | None) -> None:
         self.model = model
         if profile is None and recipe.needs_target_model:
             profile = Decay(0.999)
@@ -147,22 +145,14 @@ class Run:
         return flat
 
     def info(self) -> dict[str, Any]:
-        profile = (
-            None
-            if self.ema is None
-            else {"kind": type(self.ema.profile).__name__, **asdict(self.ema.profile)}
-        )
+        profile = None if self.ema is None else {"kind": type(self.ema.profile).__name__, **asdict(self.ema.profile)}
         counts = {"seconds": self.seconds, "skipped": self.skipped, "failures": self.failures}
         return {**counts, "ema": profile, "torch": torch.__version__, "threads": torch.get_num_threads()}
 
-    def restore(
-        self, tensors: Mapping[str, Tensor], info: Mapping[str, Any], signature: Mapping[str, Any]
-    ) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any], signature: Mapping[str, Any]) -> None:
         for key, wanted in {**signature, "ema": self.info()["ema"]}.items():
             if info[key] != wanted:
-                raise UserError(
-                    f"resume: the run began with {key} {info[key]}, now it is {wanted}; or use init="
-                )
+                raise UserError(f"resume: the run began with {key} {info[key]}, now it is {wanted}; or use init=")
         fill(self.model, part(tensors, "model."), "resume")
         if self.ema is not None:
             self.ema.load(part(tensors, "ema."))
@@ -170,9 +160,7 @@ class Run:
         for name, value in part(tensors, "optimizer.").items():
             index, key = name.split(".", 1)
             entries.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict(
-            {"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.seconds, self.skipped = info["step"], info["seconds"], info["skipped"]
         self.failures = info["failures"]
 

@@ -23,7 +23,7 @@ from sciconsist.geometry import Torus
 from sciconsist.parametrisations import Parametrisation
 from sciconsist.random import Generators, draw_prior
 from sciconsist.schedules import TimesLike, grid, karras, shifted, uniform
-from sciconsist.state import Mask, State, Times, apply_mask, batch_size, expand, field_of, leaves, map_fields
+from sciconsist.state import Mask, State, Times, apply_mask, expand, field_of, leaves, map_fields
 
 __all__ = ["Level", "jump", "karras", "ode", "sample", "shifted", "stream", "uniform"]
 
@@ -93,7 +93,7 @@ def _jumps(
     noisy = any(g != 0 for g in (gamma.values() if isinstance(gamma, Mapping) else [gamma]))
     if noisy and generator is None:
         raise UserError("gamma > 0 draws fresh noise: pass a torch.Generator as generator")
-    for s, t in pairwise(grid(model, x, times)):
+    for s, t in pairwise(grid(x, times)):
         w = map_fields(lambda end, g: (1 - g) * end, t, gamma) if noisy else t
         f = model.f(x, s, w, condition, mask)
         y = model.apply_f(x, f, s, w, mask)
@@ -116,9 +116,7 @@ def _diffuse(
         return x
     if isinstance(row.geometry, Torus):
         if gamma != 1:
-            raise UserError(
-                f"gamma = {gamma}: a Torus field is noised again from time 0 (gamma 1) or not at all (0)"
-            )
+            raise UserError(f"gamma = {gamma}: a Torus field is noised again from time 0 (gamma 1) or not at all (0)")
         arc = expand(t, x).to(x.dtype) * row.geometry.log(x, noise)
         return apply_mask(row.geometry.exp(x, arc), mask)
     ratio = row.path.a(t) / row.path.a(w)
@@ -150,10 +148,8 @@ def ode(
     if method not in STAGES:
         raise UserError(f"method {method!r}: expected one of {', '.join(STAGES)}")
     singular: dict[Any, bool] = {name: _singular(row) for name, row in model.rows.items()}
-    for s, t in pairwise(grid(model, x, times)):
-        last = {
-            n: singular[n] and bool(((field_of(t, n) == 0) & (field_of(s, n) > 0)).any()) for n in singular
-        }
+    for s, t in pairwise(grid(x, times)):
+        last = {n: singular[n] and bool(((field_of(t, n) == 0) & (field_of(s, n) > 0)).any()) for n in singular}
         still = {n: bool((field_of(t, n) == field_of(s, n)).all()) for n in singular}
         y = x
         if not all(last[n] or still[n] for n in singular):
@@ -252,10 +248,8 @@ def sample(
         batch = model.domain.template(shape_or_condition)
         like, condition, mask = batch.x0, batch.condition, batch.mask
     else:
-        raise UserError(
-            "sample: expected a shape (B, ...) or a dict of them; this model's domain knows no requests"
-        )
-    start = grid(model, like, times)[0]
+        raise UserError("sample: expected a shape (B, ...) or a dict of them; this model's domain knows no requests")
+    start = grid(like, times)[0]
     x = model.each(_scale_prior, draw_prior(model.geometry, like, mask, generator=generator), start)
     if method == "jump":
         return jump(model, x, times, condition=condition, mask=mask, gamma=gamma, generator=generator)
@@ -268,9 +262,7 @@ def _scale_prior(row: Parametrisation, noise: Tensor, t: Tensor) -> Tensor:
 
 
 def _is_shape(value: Any) -> bool:
-    return (
-        isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(n, int) for n in value)
-    )
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(n, int) for n in value)
 
 
 def _empty(model: FlowMap, shape: Sequence[int]) -> Tensor:

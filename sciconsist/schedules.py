@@ -1,11 +1,17 @@
-"""Schedules: tensors of times from 1 (noise) to 0 (data)."""
+"""Schedules, tensors of times from 1 (noise) to 0 (data), and how samplers read what they get as times."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciconsist.errors import UserError
+from sciconsist.state import State, Times, batch_size, field_of, leaves
+
+TimesLike = Any  # Sequence[float] | Tensor [K+1] or [K+1, B] | a dict of those and of numbers
 
 
 def uniform(n: int) -> Tensor:
@@ -23,6 +29,31 @@ def shifted(n: int, shift: float) -> Tensor:
     """Times moved toward the noise by `shift` > 1 (Esser et al. 2024, eq. 23): `[n + 1]`."""
     t = uniform(n)
     return shift * t / (1 + (shift - 1) * t)
+
+
+def grid(x: State, times: TimesLike) -> list[Times]:
+    """The times of every field as a list of `[B]` tensors (dicts of them), K + 1 long."""
+    size, first = batch_size(x), leaves(x)[0]
+    dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+
+    def one(value: Any) -> Tensor:
+        read = torch.as_tensor(value, dtype=dtype, device=first.device)
+        if not bool(((read >= 0) & (read <= 1)).all()):
+            raise UserError(f"times {value}: expected numbers from 0 (data) to 1 (noise)")
+        return read.unsqueeze(-1).expand(*read.shape, size) if read.dim() < 2 else read
+
+    if not isinstance(x, Mapping):
+        return list(_checked(one(times)))
+    clocks = {name: one(field_of(times, name)) for name in x}
+    count = max((len(c) for c in clocks.values() if c.dim() == 2), default=0)
+    whole = {n: c.expand(count, size) if c.dim() == 1 else _checked(c, count) for n, c in clocks.items()}
+    return [{name: clock[k] for name, clock in whole.items()} for k in range(count)]
+
+
+def _checked(clock: Tensor, count: int | None = None) -> Tensor:
+    if clock.dim() != 2 or len(clock) < 2 or (count is not None and len(clock) != count):
+        raise UserError(f"times: expected two or more, as many for every field; got {tuple(clock.shape[:1])}")
+    return clock
 
 
 def _positive(n: int) -> int:

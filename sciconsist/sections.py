@@ -116,7 +116,7 @@ class Badge:
 
 @dataclass(frozen=True)
 class Card:
-    """One generated object. `drawing` is SVG put on the page as it is; `facts` are shown when it is chosen."""
+    """One generated object. `drawing` is SVG that is put on the page as it is; `facts` are details."""
 
     name: str
     detail: str = ""

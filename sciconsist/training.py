@@ -122,11 +122,7 @@ def fit(
 
     def share() -> float:
         run.seconds = before + time.monotonic() - begin
-        done = (
-            [0.0]
-            + ([run.step / steps] if steps else [])
-            + ([run.seconds / (60 * minutes)] if minutes else [])
-        )
+        done = [0.0] + ([run.step / steps] if steps else []) + ([run.seconds / (60 * minutes)] if minutes else [])
         return min(1.0, max(done)) if steps != 0 else 1.0
 
     def save() -> None:
@@ -137,9 +133,7 @@ def fit(
     def report() -> None:
         means = {k: float(torch.stack([w[k].double() for w in window]).nanmean()) for k in window[-1]}
         rate = run.optimizer.param_groups[0]["lr"]
-        log.add(
-            {"step": run.step, "seconds": round(run.seconds, 2), "lr": rate, "skipped": run.skipped, **means}
-        )
+        log.add({"step": run.step, "seconds": round(run.seconds, 2), "lr": rate, "skipped": run.skipped, **means})
         window.clear()
 
     model.train()
@@ -148,15 +142,11 @@ def fit(
             factor = min(1.0, (run.step + 1) / max(1, warmup)) * SCHEDULES[schedule](now)
             for group in run.optimizer.param_groups:
                 group["lr"] = lr * factor
-            batch = source.batch(
-                batch_indices(len(source), batch_size, seed, run.step), stream(seed, "data", run.step)
-            )
+            batch = source.batch(batch_indices(len(source), batch_size, seed, run.step), stream(seed, "data", run.step))
             batch = batch.to(device)
             generator = stream(seed, "fit", run.step, device=device)
             with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-                parts = step_loss(
-                    loss, model, recipe, batch, now, generator, teacher, run.target, metric, coupling
-                )
+                parts = step_loss(loss, model, recipe, batch, now, generator, teacher, run.target, metric, coupling)
             norm = run.advance(parts.total, clip)
             window.append({"loss": parts.total.detach(), "grad_norm": norm, **parts.parts})
             if run.failures >= PATIENCE:
@@ -225,9 +215,7 @@ def prepare(folder: Path | None, resume: bool) -> tuple[dict[str, Tensor], dict[
     folder.mkdir(exist_ok=True)
     found = load_state(folder)
     if found is not None and not resume:
-        raise UserError(
-            f"{folder}: holds a run at step {found[1]['step']}; pass resume=True or take another folder"
-        )
+        raise UserError(f"{folder}: holds a run at step {found[1]['step']}; pass resume=True or take another folder")
     return found
 
 
@@ -247,7 +235,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 def diverged(run: Run, lr: float) -> str:
     return (
-        f"loss or gradient was not finite in {run.failures} steps in a row, to step {run.step} (lr {lr:.2g}); "
+        f"loss or gradient was not finite in {run.failures} steps in a row to step {run.step} (lr {lr:.2g}); "
         "they changed no weight. Lower lr or clip, or look at the data"
     )
 

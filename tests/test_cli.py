@@ -28,9 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sciconsist", *args]
-    return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120
-    )
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=120)
 
 
 Install = Callable[[Callable[[], None]], None]

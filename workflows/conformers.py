@@ -110,12 +110,8 @@ class Conformers:
                 yield mol
             done += 1
             if count < n:
-                found = (
-                    f"{count} of {n} conformers with the stereochemistry asked for after {TRIES * n} samples"
-                )
-                self.errors.append(
-                    {"where": request.where, "smiles": request.smiles, "written": count, "error": found}
-                )
+                found = f"{count} of {n} conformers with the stereochemistry asked for after {TRIES * n} samples"
+                self.errors.append({"where": request.where, "smiles": request.smiles, "written": count, "error": found})
 
     def prepare(self, request: Request) -> Target:
         """Raises UserError: not readable, too large, an element or a charge the model does not know."""
@@ -132,9 +128,7 @@ class Conformers:
         domain = self.model.domain
         most = max(domain.config.size_histogram)
         if (size := parsed.GetNumHeavyAtoms()) > most:
-            raise UserError(
-                f"{request.where}: found {size} heavy atoms, expected at most {most} for this model"
-            )
+            raise UserError(f"{request.where}: found {size} heavy atoms, expected at most {most} for this model")
         try:
             graph = heavy_graph(parsed, domain.vocabulary)
         except KeyError as error:
@@ -146,9 +140,7 @@ class Conformers:
             raise UserError(f"{request.where}: {error}") from error
         mol = Chem.AddHs(parsed)
         centres = {a.GetIdx(): a.GetChiralTag() for a in mol.GetAtoms() if a.GetChiralTag() in _CHIRAL}
-        double = {
-            b.GetIdx(): b.GetStereo() for b in mol.GetBonds() if b.GetStereo() > Chem.BondStereo.STEREOANY
-        }
+        double = {b.GetIdx(): b.GetStereo() for b in mol.GetBonds() if b.GetStereo() > Chem.BondStereo.STEREOANY}
         return Target(mol, graph, Chem.MolToSmiles(parsed), centres, double)
 
     def take(self, target: Target, n: int) -> Iterator[Chem.Mol]:
@@ -198,9 +190,7 @@ class Conformers:
         made = assemble(graph.classes, graph.orders, positions, self.model.domain.vocabulary)
         if made.HasProp(FAILED) or made.GetNumAtoms() != target.mol.GetNumAtoms():
             return None
-        source = [
-            0
-        ] * made.GetNumAtoms()  # atoms of `made` in the order of the request, which may mix in hydrogens
+        source = [0] * made.GetNumAtoms()  # atoms of `made` in the order of the request, which may mix in hydrogens
         for theirs, ours in zip(_heavy(made), _heavy(target.mol)):
             source[ours.GetIdx()] = theirs.GetIdx()
             for h_theirs, h_ours in zip(_hydrogens(theirs), _hydrogens(ours), strict=True):
@@ -239,9 +229,7 @@ def wrong_stereo(mol: Chem.Mol, target: Target) -> str:
     tags = [(seen.GetAtomWithIdx(i).GetChiralTag(), tag) for i, tag in target.centres.items()]
     inverted = [found in _CHIRAL and found != tag for found, tag in tags]
     flat = any(found not in _CHIRAL for found, _ in tags)
-    if flat or not all(
-        same_side(seen.GetBondWithIdx(i), target.mol.GetBondWithIdx(i)) for i in target.double
-    ):
+    if flat or not all(same_side(seen.GetBondWithIdx(i), target.mol.GetBondWithIdx(i)) for i in target.double):
         return "some"
     if any(inverted):
         return "all" if all(inverted) else "some"

@@ -237,9 +237,7 @@ def element_mask(vocabulary: Vocabulary, elements: Sequence[str] | None) -> np.n
     wanted = {str(e).strip() for e in elements}
     known = {*vocabulary.symbols, "H"}
     if unknown := sorted(wanted - known):
-        raise UserError(
-            f"elements {', '.join(map(repr, unknown))}: the model knows {', '.join(sorted(known))}"
-        )
+        raise UserError(f"elements {', '.join(map(repr, unknown))}: the model knows {', '.join(sorted(known))}")
     if not wanted - {"H"}:
         raise UserError("elements: at least one heavier than H is needed")
     return np.array([c.symbol in wanted and ("H" in wanted or c.hydrogens == 0) for c in vocabulary.classes])

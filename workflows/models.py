@@ -32,12 +32,8 @@ def locate(name: str | Path) -> Path:
     if path.is_file():
         return path
     if path.exists():
-        raise UserError(
-            f"{name}: is a folder without model.safetensors; expected a model's file or a training run"
-        )
-    raise UserError(
-        f"no model {str(name)!r}; expected a file or one of: {', '.join(known) or 'none is shipped'}"
-    )
+        raise UserError(f"{name}: is a folder without model.safetensors; expected a model's file or a training run")
+    raise UserError(f"no model {str(name)!r}; expected a file or one of: {', '.join(known) or 'none is shipped'}")
 
 
 def describe(name: str | Path) -> dict[str, Any]:

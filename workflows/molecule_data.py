@@ -84,9 +84,7 @@ def read_data(data: str | Sequence[Chem.Mol]) -> tuple[list[Chem.Mol], dict[str,
     name, _, split = data.partition(":")
     entry = registry.entry(name)
     if entry.domain != "molecules" or entry.loader is None:
-        raise UserError(
-            f"{data}: is not a set of 3D molecules; expected qm9-gfn2, qm9, c7h10o2, qm7 or a file"
-        )
+        raise UserError(f"{data}: is not a set of 3D molecules; expected qm9-gfn2, qm9, c7h10o2, qm7 or a file")
     split = split or ("train" if "train" in entry.files else next(iter(entry.files)))
     origin = {
         "data": f"{entry.title} ({name}:{split})",

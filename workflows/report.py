@@ -64,7 +64,7 @@ def write_molecule_report(
     title: str = "Generated molecules",
     **options: Any,
 ) -> None:
-    """The page of generated molecules and their figures, `result["samples"]` beside `result["ceiling"]` if scored.
+    """The page of generated molecules; figures are `result["samples"]`, beside `result["ceiling"]` if scored.
 
     Provenance is what the first molecule says about itself. `options` are those of `molecule_sections`.
     """
@@ -190,8 +190,7 @@ def _(section: Histograms) -> str:
         return '<p class="empty">Nothing to compare.</p>'
     reference = escape(section.reference_name)
     legend = (
-        '<p class="legend"><span class="key samples"></span>samples '
-        f'<span class="key reference"></span>{reference}</p>'
+        f'<p class="legend"><span class="key samples"></span>samples <span class="key reference"></span>{reference}</p>'
     )
     figures = "".join(f"<li>{_panel(p, section.reference_name)}</li>" for p in section.panels)
     rows = "".join(map(_panel_row, section.panels))
@@ -205,7 +204,8 @@ def _(section: Histograms) -> str:
         f'{legend}<ul class="panels">{figures}</ul><details><summary>The same as a table</summary>'
         f'<div class="scroll" tabindex="0" role="region" aria-label="{title} as a table"><table>'
         f"<caption>{title} of samples and of {reference}</caption>"
-        f'<thead><tr><th scope="col">Type</th>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
+        f'<thead><tr><th scope="col">Type</th>{head}</tr></thead><tbody>{rows}</tbody>'
+        "</table></div></details>"
     )
 
 
@@ -352,7 +352,5 @@ def _compact(structure: Structure) -> dict[str, object]:
 
 def _provenance(provenance: Mapping[str, object]) -> str:
     rows = {"page written by": f"sciconsist {__version__}", **provenance}
-    items = "".join(
-        f"<dt>{escape(str(k).replace('_', ' '))}</dt><dd>{escape(str(v))}</dd>" for k, v in rows.items()
-    )
+    items = "".join(f"<dt>{escape(str(k).replace('_', ' '))}</dt><dd>{escape(str(v))}</dd>" for k, v in rows.items())
     return f"<dl>{items}</dl>"

@@ -202,9 +202,7 @@ def read_config(path: str | Path | None, settings: Sequence[str] = (), **default
     try:
         config = TrainConfig(**values)
     except (ValidationError, TypeError) as error:
-        first = (
-            error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("?",), "msg": str(error)}
-        )
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("?",), "msg": str(error)}
         known = ", ".join(TrainConfig.model_fields)
         raise UserError(
             f"training setting {'.'.join(map(str, first['loc']))}: {first['msg']}; there are {known}"

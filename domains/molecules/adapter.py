@@ -77,15 +77,22 @@ class MoleculeDomain:
         }
         return state, {"length_scale": scale}, mask
 
-    def couple(self, x0: dict[str, Tensor], noise: dict[str, Tensor], mask: dict[str, Tensor], given: Tensor) -> dict[str, Tensor]:
-        """Pair noise with data: Hungarian + Kabsch over positions and classes; rotation only where the graph is given."""
+    def couple(
+        self, x0: dict[str, Tensor], noise: dict[str, Tensor], mask: dict[str, Tensor], given: Tensor
+    ) -> dict[str, Tensor]:
+        """Pair noise with data: Hungarian + Kabsch over positions and classes; turned only where the graph is given."""
         extra = -2.0 * torch.matmul(x0["atoms"], noise["atoms"].transpose(1, 2))
         positions, order = align_points(x0["positions"], noise["positions"], mask["atoms"], extra, ~given)
         atoms = torch.gather(noise["atoms"], 1, order[..., None].expand_as(noise["atoms"]))
         return {"positions": positions, "atoms": atoms, "bonds": noise["bonds"]}
 
     def endpoint_loss(
-        self, raw: dict[str, Tensor], target: dict[str, Tensor], times: dict[str, Tensor], mask: dict[str, Tensor], scale: Tensor
+        self,
+        raw: dict[str, Tensor],
+        target: dict[str, Tensor],
+        times: dict[str, Tensor],
+        mask: dict[str, Tensor],
+        scale: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of an endpoint per molecule `[B]`, with its parts.
 

@@ -27,8 +27,8 @@ from sciconsist.random import stream
 class Plan:
     """How `steps` network evaluations are divided: `jumps` for the graph, then `refine` with the graph held.
 
-    `power` bends the time grid of the jumps ((k/n)^power, more than 1 crowds the data end); `start` is the time to which
-    positions are noised again before refinement; `gamma` is how much of each jump is re-noised (1: multistep consistency).
+    `power` bends the time grid of the jumps ((k/n)^power, more than 1 crowds the data end); `start` is the time to
+    which positions are noised again before refinement; `gamma` is how much of each jump is re-noised.
     """
 
     jumps: int
@@ -73,7 +73,9 @@ def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) 
     return [int(sizes[np.searchsorted(cumulative, u * cumulative[-1], side="right")]) for u in draws]
 
 
-def draw_noise(domain: MoleculeDomain, sizes: Sequence[int], indices: Sequence[int], seed: int, purpose: str) -> dict[str, Tensor]:
+def draw_noise(
+    domain: MoleculeDomain, sizes: Sequence[int], indices: Sequence[int], seed: int, purpose: str
+) -> dict[str, Tensor]:
     """Prior noise of a batch, each sample from its own stream, padded to the largest."""
     size, classes = max(sizes), len(domain.vocabulary)
     shapes = {"positions": (size, 3), "atoms": (size, classes), "bonds": (size, size, 4)}
@@ -93,7 +95,11 @@ def draw_noise(domain: MoleculeDomain, sizes: Sequence[int], indices: Sequence[i
 
 @torch.no_grad()
 def settle_graphs(
-    model: FlowMap, noise: dict[str, Tensor], condition: dict[str, Tensor], mask: dict[str, Tensor], plan: Plan,
+    model: FlowMap,
+    noise: dict[str, Tensor],
+    condition: dict[str, Tensor],
+    mask: dict[str, Tensor],
+    plan: Plan,
     fresh: Sequence[torch.Generator] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Jump from noise to data. Returns the state at time 0 and the raw output of the last evaluation (its logits)."""
@@ -108,8 +114,16 @@ def settle_graphs(
     return x, raw
 
 
-def _renoise(model: FlowMap, x: dict[str, Tensor], f: dict[str, Tensor], s: float, t: float, mask: dict[str, Tensor],
-             gamma: float, fresh: Sequence[torch.Generator]) -> dict[str, Tensor]:
+def _renoise(
+    model: FlowMap,
+    x: dict[str, Tensor],
+    f: dict[str, Tensor],
+    s: float,
+    t: float,
+    mask: dict[str, Tensor],
+    gamma: float,
+    fresh: Sequence[torch.Generator],
+) -> dict[str, Tensor]:
     """Jump, with the noise part of the linear path rotated toward fresh noise: variance kept, `gamma` = 1 all new."""
     out = {}
     for name, value in x.items():
@@ -118,7 +132,7 @@ def _renoise(model: FlowMap, x: dict[str, Tensor], f: dict[str, Tensor], s: floa
         new = torch.zeros_like(value)
         for k, generator in enumerate(fresh):
             n = int(n_real[k])
-            real = tuple(n if d == value.shape[1] else d for d in shape[:-1]) + (shape[-1],)
+            real = (*tuple(n if d == value.shape[1] else d for d in shape[:-1]), shape[-1])
             new[(k, *(slice(0, r) for r in real))] = torch.randn(real, generator=generator)
         if name == "bonds":
             upper = torch.ones(shape[:2], dtype=torch.bool).triu(1)[..., None]
@@ -174,7 +188,9 @@ def generate(
         yield from _batch(model, indices, chosen, plan, seed, allowed)
 
 
-def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, seed: int, allowed: np.ndarray | None) -> Iterator[Sample]:
+def _batch(
+    model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, seed: int, allowed: np.ndarray | None
+) -> Iterator[Sample]:
     domain: MoleculeDomain = model.domain
     node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
     mask = domain.masks(node)

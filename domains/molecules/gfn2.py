@@ -89,9 +89,7 @@ def relax(
             )
             final = found.x
             if np.abs(found.jac).max() > max(5 * force, 0.1):
-                raise CalculationFailed(
-                    f"forces of {np.abs(found.jac).max():.2g} eV/Å after {found.nit} steps"
-                )
+                raise CalculationFailed(f"forces of {np.abs(found.jac).max():.2g} eV/Å after {found.nit} steps")
         energy_and_gradient(final)
         return _collect(final.reshape(-1, 3), energies, result)
     except CalculationFailed:

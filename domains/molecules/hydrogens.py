@@ -13,9 +13,7 @@ FAILED = "sanitisation_failed"  # property that says why a molecule carries no b
 BOND_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 
 
-def assemble(
-    classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary
-) -> Chem.Mol:
+def assemble(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
     """Sanitised molecule of N heavy atoms in the given order, hydrogens appended, one conformer.
 
     `classes` `[N]` int, `orders` `[N, N]` Kekulé orders, `positions` `[N, 3]` Å: heavy coordinates are kept
@@ -28,7 +26,7 @@ def assemble(
     n = len(classes)
     if orders.shape != (n, n) or positions.shape != (n, 3):
         raise ValueError(
-            f"{n} classes need orders [{n}, {n}] and positions [{n}, 3], not {orders.shape}, {positions.shape}"
+            f"{n} classes need orders [{n}, {n}], positions [{n}, 3]; found {orders.shape}, {positions.shape}"
         )
     if not np.isfinite(positions).all():
         raise ValueError("positions are not finite")
@@ -54,11 +52,12 @@ def _molecule(classes, orders, positions, vocabulary: Vocabulary) -> Chem.Mol:
     mol = Chem.AddHs(heavy)
     expected = sum(vocabulary.classes[k].hydrogens for k in classes.tolist())
     if mol.GetNumAtoms() != len(classes) + expected:
-        raise Chem.MolSanitizeException(
-            f"{expected} hydrogens expected, {mol.GetNumAtoms() - len(classes)} added"
-        )
+        raise Chem.MolSanitizeException(f"{expected} hydrogens expected, {mol.GetNumAtoms() - len(classes)} added")
     _set_positions(mol, place_hydrogens(mol, positions))
-    Chem.AssignStereochemistryFrom3D(mol)
+    try:
+        Chem.AssignStereochemistryFrom3D(mol)
+    except RuntimeError:  # atoms on top of each other have no configuration
+        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
 
 

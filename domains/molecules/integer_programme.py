@@ -12,7 +12,7 @@ from .repairs import Alternatives, Problem, component
 def integer_programme(problem: Problem, first_window: float) -> list[int] | None:
     """The same optimum by HiGHS: binaries for the alternatives, connectivity by cuts added as needed.
 
-    First with the alternatives within `first_window`, which is exact if the answer is no dearer, then with all.
+    First with the alternatives within `first_window`, exact if the answer is no dearer, then with all.
     None when no consistent graph exists.
     """
     for window in (first_window, np.inf):
@@ -65,9 +65,7 @@ def _solve_with_cuts(problem: Problem, table: Alternatives) -> list[int] | None:
             return chosen
         # at least one pair across the gap is bonded: bonds of the argmax across it that stay, plus those made
         across = [
-            a
-            for a in ids
-            if problem.second[a] >= 0 and (problem.first[a] in piece) != (problem.second[a] in piece)
+            a for a in ids if problem.second[a] >= 0 and (problem.first[a] in piece) != (problem.second[a] in piece)
         ]
         entries = [(column[a], problem.bonding(a)) for a in across if problem.bonding(a)]
         kept = problem.bonds_across(piece)

@@ -43,7 +43,9 @@ def time_features(t: Tensor) -> Tensor:
     t = t.float().unsqueeze(-1)
     log = torch.log(t + 1e-3) / 7.0
     frequencies = math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0], device=t.device)
-    return torch.cat([t, log, (t == 0).float(), torch.sqrt(t), torch.cos(t * frequencies), torch.sin(t * frequencies)], -1)
+    return torch.cat(
+        [t, log, (t == 0).float(), torch.sqrt(t), torch.cos(t * frequencies), torch.sin(t * frequencies)], -1
+    )
 
 
 class Layer(nn.Module):
@@ -158,16 +160,20 @@ class MoleculeNetwork(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
         self.register_buffer("widths", widths, persistent=False)
 
-    def forward(self, state: dict[str, Tensor], s: Any, t: Any, condition: dict[str, Tensor], mask: Any) -> dict[str, Tensor]:
+    def forward(
+        self, state: dict[str, Tensor], s: Any, t: Any, condition: dict[str, Tensor], mask: Any
+    ) -> dict[str, Tensor]:
         node = field_of(mask, "atoms").to(state["positions"].dtype)
         B, N = node.shape
-        pair = (node[:, :, None] * node[:, None, :] * (1 - torch.eye(N, device=node.device, dtype=node.dtype))).unsqueeze(-1)
+        pair = (
+            node[:, :, None] * node[:, None, :] * (1 - torch.eye(N, device=node.device, dtype=node.dtype))
+        ).unsqueeze(-1)
         scale = condition["length_scale"].to(node.dtype)[:, None, None]
         x0 = state["positions"] * scale
         source = torch.cat([time_features(field_of(s, f).expand(B)) for f in FIELDS], -1).to(node.dtype)
         target = torch.cat([time_features(field_of(t, f).expand(B)) for f in FIELDS], -1).to(node.dtype)
         clock = self.source(source) + self.target(target) - self.target(source)  # nothing is added on the diagonal
-        d, e_width = self.config.width, self.config.pair_width
+        d, _e_width = self.config.width, self.config.pair_width
         count = node.sum(1, keepdim=True)
         sizes = torch.cat([count / 9.0, torch.log(count), 1.0 / count], -1)
         per_molecule = clock[:, :d] + self.size(sizes)

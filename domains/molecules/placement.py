@@ -29,9 +29,9 @@ IMINE_ANGLE, HYDRIDE_ANGLE = 114.9, 97.0  # C=N-H; C-S-H and C-P-H
 TORSIONS = 24
 CORE, CORE_RADIUS = 1000.0, 1.5  # kcal/mol/Å^2 and Å: nothing comes this close, whatever the fit says
 # Coefficients (of exp(-2 d), of 1 / d), kcal/mol, d in Å, for a partner two bonds from the site's atom, and
-# for one farther: H on C, H elsewhere, C, N, O or F. Bounded least squares to 409 GFN2-xTB scans of QM9 training
-# molecules; in 4-fold cross-validation the candidate chosen lies .05 (methyl), .18, .39 and .11 kcal/mol above
-# the best one.
+# for one farther: H on C, H elsewhere, C, N, O or F. Bounded least squares to 409 GFN2-xTB scans of QM9
+# training molecules; in 4-fold cross-validation the candidate chosen lies .05 (methyl), .18, .39 and .11
+# kcal/mol above the best one.
 SCORES = {
     "methyl": np.array([
         [[390.7, 108.2], [139.8, -8.9]], [[548.3, 180.2], [25.6, 22.2]], [[373.7, 80.0], [181.3, -5.0]],
@@ -51,10 +51,11 @@ SCORES = {
     ]),
 }  # fmt: skip
 SWEEPS = 2
+TIE = 1e-3  # kcal/mol: of mirror-image candidates the first is taken, not the one round-off prefers
 
 
 def place_hydrogens(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
-    """Coordinates `[A, 3]` Å of all atoms of `mol`: heavy ones `[N, 3]` as given, then the explicit hydrogens."""
+    """Coordinates `[A, 3]` Å of all atoms of `mol`: heavy ones `[N, 3]` as given, hydrogens after them."""
     heavy = len(positions)
     x = np.full((mol.GetNumAtoms(), 3), np.nan)
     x[:heavy] = positions
@@ -68,7 +69,8 @@ def place_hydrogens(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     kinds = _kinds(mol)
     for _ in range(SWEEPS if len(open_sites) > 1 else 1):
         for site, candidates in open_sites:
-            x[site.hydrogens] = candidates[_scores(mol, site, candidates, x, kinds).argmin()]
+            scores = _scores(mol, site, candidates, x, kinds)
+            x[site.hydrogens] = candidates[(scores <= scores.min() + TIE).argmax()]
     return x
 
 
@@ -178,9 +180,7 @@ def _two_and_two(away: np.ndarray) -> np.ndarray:
     normal = _unit(_cross(away[0], away[1]), fallback=_cross(back, away[0]))
     between = np.degrees(np.arccos(np.clip(away[0] @ away[1], -1, 1)))
     half = np.radians(120.96 - 0.1171 * between) / 2
-    return np.array(
-        [np.cos(half) * back + np.sin(half) * normal, np.cos(half) * back - np.sin(half) * normal]
-    )
+    return np.array([np.cos(half) * back + np.sin(half) * normal, np.cos(half) * back - np.sin(half) * normal])
 
 
 def _opposite(away: np.ndarray) -> np.ndarray:
@@ -205,9 +205,7 @@ def _kinds(mol: Chem.Mol) -> np.ndarray:
     return np.array(kinds)
 
 
-def _scores(
-    mol: Chem.Mol, site: Site, candidates: np.ndarray, x: np.ndarray, kinds: np.ndarray
-) -> np.ndarray:
+def _scores(mol: Chem.Mol, site: Site, candidates: np.ndarray, x: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     """Pair score of candidates `[C, H, 3]` among the atoms placed so far, `[C]`, lower is better."""
     own = {site.atom, *site.neighbours, *site.hydrogens}
     near = {b.GetIdx() for j in site.neighbours for b in mol.GetAtomWithIdx(j).GetNeighbors()}

@@ -94,7 +94,7 @@ def _frequent(values: Mapping[str, np.ndarray], margin: float, end: float = np.i
 
 
 def _bins(values: np.ndarray, margin: float, end: float) -> Bins:
-    """About `_BINS` bins of round width over all but the outermost thousandths and a margin, not beyond `end`."""
+    """About `_BINS` bins of round width over all but the outermost thousandths, and a margin up to `end`."""
     low, high = (float(q) for q in np.quantile(values, (0.001, 0.999)))
     margin = max(margin, (high - low) / 4)
     low, high = max(0.0, low - margin), min(end, high + margin)
@@ -131,7 +131,7 @@ def rebuild(path: Path, target: Path) -> None:
         "name": "QM9-GFN2",
         "source": "QM9 molecules at their GFN2-xTB minimum, training split",
         "attribution": "SMILES: QM9, Ramakrishnan et al. 2014, doi:10.1038/sdata.2014.22, CC0. Geometries: "
-        "GFN2-xTB (Bannwarth et al. 2019, doi:10.1021/acs.jctc.8b01176), computed for the sciconsist project.",
+        "GFN2-xTB (Bannwarth et al. 2019, doi:10.1021/acs.jctc.8b01176), computed for this project.",
         "licence": "CC0",
         "made_with": f"python -m {__spec__.name if __spec__ else __name__} --rebuild, from {path.name}",
         "units": {"lengths": "Å", "angles": "degrees"},

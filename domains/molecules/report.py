@@ -67,8 +67,8 @@ def molecule_sections(
     sections.append(
         Gallery(
             "Molecules",
-            f"{shown}, in the order they were generated. Choose one to turn it round in 3D; its drawing is made "
-            "from the same bonds.",
+            f"{shown}, in the order they were generated. Choose one to turn it round in 3D; its drawing "
+            "is made from the same bonds.",
             cards,
             len(samples),
         )
@@ -156,8 +156,7 @@ def _structure(mol: Chem.Mol, positions: np.ndarray) -> Structure | None:
     axes[2] *= np.sign(np.linalg.det(axes))  # a rotation, never a mirror
     turned = np.round(centred @ axes.T, 3) + 0.0
     bonds = [
-        (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), max(1, int(b.GetBondTypeAsDouble())))
-        for b in kekulized.GetBonds()
+        (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), max(1, int(b.GetBondTypeAsDouble()))) for b in kekulized.GetBonds()
     ]
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
     return Structure(symbols, [(x, y, z) for x, y, z in turned.tolist()], bonds)
@@ -179,7 +178,7 @@ def draw(mol: Chem.Mol) -> str:
             flat = Chem.Mol(flat)
             flat.RemoveAllConformers()  # otherwise it is drawn as its shadow in 3D
             canvas = rdMolDraw2D.MolDraw2DSVG(_WIDTH, _HEIGHT)
-            options = canvas.drawOptions()
+            options: Any = canvas.drawOptions()
             options.clearBackground = False
             options.fixedBondLength, options.bondLineWidth, options.padding = 26, 1.6, 0.06
             options.prepareMolsBeforeDrawing = False
@@ -238,9 +237,7 @@ def _table(metrics: Mapping[str, Any], ceiling: Mapping[str, Any]) -> Table:
 
     bonds = "validity.strict_bonds"
     every = _number(metrics, f"{bonds}.n") or 0.0
-    valid, unique = (
-        round(every * (_number(metrics, f"{bonds}.{k}") or 0.0)) for k in ("valid", "valid_unique")
-    )
+    valid, unique = (round(every * (_number(metrics, f"{bonds}.{k}") or 0.0)) for k in ("valid", "valid_unique"))
     metrics = {**metrics, "of": {"valid": valid, "unique": unique}}
 
     for reading, (name, meaning) in _VALIDITY.items():
@@ -248,7 +245,8 @@ def _table(metrics: Mapping[str, Any], ceiling: Mapping[str, Any]) -> Table:
     add("Unique", "Different molecules among the valid", f"{bonds}.uniqueness", "of.valid")
     add("Novel", "Of the different molecules, those not known before", f"{bonds}.novelty", "of.unique")
     add(
-        "Valid, unique and novel", "Of all samples", f"{bonds}.valid_unique_novel", f"{bonds}.n", interval=True
+        "Valid, unique and novel", "Of all samples", f"{bonds}.valid_unique_novel", f"{bonds}.n",
+        interval=True,
     )  # fmt: skip
     add(
         "Stable molecules", "Every atom has its usual valence when bonds are read off the distances",
@@ -299,10 +297,11 @@ def _wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
 def _geometry(samples: Sequence[Chem.Mol], reference: ReferenceHistograms) -> list[Section]:
     found = measure(samples)
     name = reference.name
+    source = f" ({reference.source})" if reference.source else ""
     intro = (
-        f"{found.molecules} of {len(samples)} samples (those that are valid) against {reference.molecules} "
-        f"molecules of {reference.source or name}, for the most frequent types there. W₁ is the Wasserstein "
-        "distance, taken from the bins drawn here."
+        f"{found.molecules:,} of {len(samples):,} samples (those that are valid) against {reference.molecules:,} "
+        f"of {name}{source}, for the most frequent types there. W₁ is the Wasserstein distance, taken from the "
+        "bins drawn here."
     )
     return [
         Histograms("Bond lengths", intro, _panels(found.lengths, reference.lengths, "Å"), name),

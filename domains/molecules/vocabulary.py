@@ -57,9 +57,7 @@ class Vocabulary:
         try:
             return self.classes.index(atom)
         except ValueError:
-            raise KeyError(
-                f"{atom.symbol} with charge {atom.charge:+d} and {atom.hydrogens} hydrogens"
-            ) from None
+            raise KeyError(f"{atom.symbol} with charge {atom.charge:+d} and {atom.hydrogens} hydrogens") from None
 
     def to_config(self) -> list[list]:
         return [[c.symbol, c.charge, c.hydrogens, c.valence] for c in self.classes]

@@ -11,9 +11,7 @@ from sciconsist.cli.options import BatchSize, Json, Quiet, Seed, emit, note, pro
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path(
-        "sciconsist-demo"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")] = Path("sciconsist-demo"),
     seed: Seed = 0,
     batch_size: BatchSize = None,
     as_json: Json = False,
@@ -39,9 +37,7 @@ def demo(
         emit(summary, True)
         return
     mols = summary["molecules"]
-    note(
-        f"{mols['written']} molecules in {mols['steps']} network evaluations each, {mols['seconds']} s", quiet
-    )
+    note(f"{mols['written']} molecules in {mols['steps']} network evaluations each, {mols['seconds']} s", quiet)
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             typer.echo(str(path))

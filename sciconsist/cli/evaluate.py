@@ -17,9 +17,7 @@ def molecules(
         str, typer.Option("--reference", help="Real molecules: qm9-gfn2[:test|:val], or an SDF file.")
     ] = "qm9-gfn2:test",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="All figures as JSON.")] = None,
-    posebusters: Annotated[
-        int, typer.Option("--posebusters", min=0, help="Samples PoseBusters looks at.")
-    ] = 0,
+    posebusters: Annotated[int, typer.Option("--posebusters", min=0, help="Samples PoseBusters looks at.")] = 0,
     energy: Annotated[int, typer.Option("--energy", min=0, help="Samples relaxed with GFN2-xTB.")] = 0,
     html: Annotated[Path | None, typer.Option("--html", help="A report page to write.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=10, help="Reference molecules at most.")] = None,
@@ -37,9 +35,7 @@ def molecules(
     """
     from sciconsist.files import atomic_path, check_output
 
-    targets = [
-        check_output(path, suffixes=(end,)) for path, end in ((output, ".json"), (html, ".html")) if path
-    ]
+    targets = [check_output(path, suffixes=(end,)) for path, end in ((output, ".json"), (html, ".html")) if path]
     from sciconsist.workflows.evaluate import evaluate_molecules
 
     note(f"scoring against {reference}, about a minute", quiet)
@@ -47,9 +43,7 @@ def molecules(
     result = found.to_json()
     if output is not None:
         with atomic_path(output) as temporary:
-            temporary.write_text(
-                json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if html is not None:
         from sciconsist.datasets.sdf import read_sdf
         from sciconsist.workflows.report import write_molecule_report

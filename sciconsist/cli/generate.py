@@ -28,9 +28,7 @@ def molecules(
     novel_to: Annotated[
         Path | None, typer.Option("--novel-to", help="SMILES (.smi or .csv, .gz too) that must not come out.")
     ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="The samples as they come, nothing dropped: for scoring.")
-    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="The samples as they come, nothing dropped: for scoring.")] = False,
     model: Model = None,
     seed: Seed = 0,
     batch_size: BatchSize = None,
@@ -83,9 +81,7 @@ def molecules(
 
 
 def conformers(
-    what: Annotated[
-        str, typer.Argument(metavar="SMILES|FILE", help="A SMILES, or a .smi, .csv or .sdf file.")
-    ],
+    what: Annotated[str, typer.Argument(metavar="SMILES|FILE", help="A SMILES, or a .smi, .csv or .sdf file.")],
     output: Output,
     count: Count = 50,
     steps: Steps = 8,
@@ -114,9 +110,7 @@ def conformers(
     from sciconsist.workflows.molecule_output import write_stream
 
     requests = read_requests(what)
-    job = Conformers(
-        load_for("molecules", model), steps=steps, seed=seed, batch_size=batch_size, device=device
-    )
+    job = Conformers(load_for("molecules", model), steps=steps, seed=seed, batch_size=batch_size, device=device)
     begin = time.monotonic()
     with progress("conformers", count * len(requests), quiet) as advance:
         write_stream(path, job.take_all(requests, count, advance))

@@ -21,9 +21,7 @@ def list_models(as_json: Json = False) -> None:
     rows = [describe(name) for name in shipped()]
     if as_json:
         keys = ("name", "megabytes", "parameters", "sha256")
-        emit(
-            {"models": [{**{k: r[k] for k in keys}, "domain": r["config"].get("domain")} for r in rows]}, True
-        )
+        emit({"models": [{**{k: r[k] for k in keys}, "domain": r["config"].get("domain")} for r in rows]}, True)
         return
     for row in rows:
         default = ", the default" if row["name"] in DEFAULTS.values() else ""

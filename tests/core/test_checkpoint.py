@@ -97,9 +97,7 @@ def test_not_ours_absent_newer_and_unfit(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="not a sciconsist model"):
         read_checkpoint(path)
-    save_file(
-        {"w": torch.zeros(2)}, path, {"format": "sciconsist-model", "format_version": "99", "version": "9.9"}
-    )
+    save_file({"w": torch.zeros(2)}, path, {"format": "sciconsist-model", "format_version": "99", "version": "9.9"})
     with pytest.raises(UserError, match=r"of sciconsist 9\.9.*update"):
         read_checkpoint(path)
     saved(path)

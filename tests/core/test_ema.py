@@ -78,6 +78,4 @@ def test_posthoc_reconstruction() -> None:
     errors = [float((reconstruct(snapshots[e], 400, 0.15)["w"] - direct).norm()) for e in (200, 100, 50)]
     assert errors[2] < errors[1] < errors[0]
     assert errors[2] < 0.05
-    assert sum(posthoc_shares([(s.step, s.gamma) for s in snapshots[50]], 400, 5.0)) == pytest.approx(
-        1, abs=0.02
-    )
+    assert sum(posthoc_shares([(s.step, s.gamma) for s in snapshots[50]], 400, 5.0)) == pytest.approx(1, abs=0.02)

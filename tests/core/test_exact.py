@@ -33,7 +33,7 @@ def test_one_dimensional_map_solves_its_ode() -> None:
     """F_t^{-1} o F_s against Runge-Kutta on the closed velocity, in the tails as well."""
     x = column(-6.0, -1.5, -0.6, 0.3, 2.0, 6.0)[:, None]
     there = MIXTURE.integrate(Linear(), x, 0.9, 0.1, steps=1000)
-    assert (MIXTURE.flow_map(Linear(), x, 0.9, 0.1) - there).abs().max() < 1e-7
+    assert (MIXTURE.flow_map(Linear(), x, 0.9, 0.1) - there).abs().max() < 1e-6
 
 
 def test_gaussian_map_is_a_semigroup_and_solves_its_ode(path: Path, generator: torch.Generator) -> None:

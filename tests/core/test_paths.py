@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciconsist.parametrisations import Parametrisation, preconditioner, preconditioner_rates
 from sciconsist.geometry import Euclidean
+from sciconsist.parametrisations import Parametrisation, preconditioner, preconditioner_rates
 from sciconsist.paths import PATHS, Path
 from tests.core.exact_maps import column
 

@@ -21,9 +21,7 @@ def start(count: int, seed: int = 0) -> Tensor:
     return torch.randn(count, 2, generator=stream(seed, "start"), dtype=torch.float64)
 
 
-def solver_errors(
-    path: Path, kind: str, method: str, counts: tuple[int, ...], end: float = 0.0
-) -> list[float]:
+def solver_errors(path: Path, kind: str, method: str, counts: tuple[int, ...], end: float = 0.0) -> list[float]:
     """Largest error at `end` of an ODE solve from 1 in n equal steps, for every n."""
     model, x = exact_model(path, kind), start(16)
     exact = DATA.flow_map(path, x, 1.0, end)
@@ -247,7 +245,7 @@ def test_wrong_requests_are_named() -> None:
     model, x = exact_model(Linear(), "velocity"), start(2)
     for wrong, message in (
         (lambda: sampling.jump(model, x, [2.0, 0.0]), "from 0"),
-        (lambda: sampling.jump(model, x, [1.0]), "at least two"),
+        (lambda: sampling.jump(model, x, [1.0]), "two or more"),
         (lambda: sampling.jump(model, x, [1, 0], gamma=0.5), "generator"),
         (lambda: sampling.jump(model, x, [1, 0.5, 0], gamma=1.5, generator=stream(0)), "gamma"),
         (lambda: sampling.ode(model, x, [1, 0], "leapfrog"), "expected one of"),

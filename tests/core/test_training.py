@@ -39,10 +39,7 @@ class Net(nn.Module):
         self.first, self.middle, self.last = nn.Linear(4, 48), nn.Linear(48, 48), nn.Linear(48, 2)
         with torch.no_grad():
             for p in self.parameters():
-                p.copy_(
-                    torch.randn(p.shape, generator=stream(0, "init", p.numel()))
-                    / math.sqrt(max(p.shape[-1], 4))
-                )
+                p.copy_(torch.randn(p.shape, generator=stream(0, "init", p.numel())) / math.sqrt(max(p.shape[-1], 4)))
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor) -> Tensor:
         h = torch.nn.functional.silu(self.first(torch.cat([x, s[:, None].to(x), t[:, None].to(x)], -1)))
@@ -55,9 +52,7 @@ def model() -> FlowMap:
     return made
 
 
-def train(
-    steps: int | None = 20, recipe: str = "lsd_fd", made: FlowMap | None = None, **keywords: Any
-) -> Any:
+def train(steps: int | None = 20, recipe: str = "lsd_fd", made: FlowMap | None = None, **keywords: Any) -> Any:
     keywords = {"batch_size": 64, "warmup": 5, "log_every": 5, "progress": False, **keywords}
     data = keywords.pop("data", DATA)
     return fit(made or model(), RECIPES[recipe], data, steps=steps, **keywords)

@@ -27,9 +27,7 @@ def test_pairs_become_bonds(smiles, closed, explicit):
     found = close_shells(mol)
     assert Chem.MolToSmiles(Chem.RemoveHs(found)) == Chem.CanonSmiles(closed)
     assert not has_radicals(found)
-    assert [a.GetTotalNumHs(True) for a in found.GetAtoms()] == [
-        a.GetTotalNumHs(True) for a in mol.GetAtoms()
-    ]
+    assert [a.GetTotalNumHs(True) for a in found.GetAtoms()] == [a.GetTotalNumHs(True) for a in mol.GetAtoms()]
 
 
 @pytest.mark.parametrize("smiles", ["[CH3]", "CN1N=NOC1[NH]", "[CH2]CC[CH2]"])

@@ -68,9 +68,7 @@ def test_outputs_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_conformers_partly_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "in.smi").write_text("CCO first\nCCS\nC[C@H](O)F\n")
     path = tmp_path / "confs.sdf"
-    status, out, err = call(
-        capsys, "generate", "conformers", tmp_path / "in.smi", "-n", 2, "-o", path, "--json"
-    )
+    status, out, err = call(capsys, "generate", "conformers", tmp_path / "in.smi", "-n", 2, "-o", path, "--json")
     assert status == 3 and json.loads(out)["written"] == 4 and "partly done" in err
     (line,) = Path(f"{path}.errors.jsonl").read_text().splitlines()
     assert json.loads(line)["smiles"] == "CCS" and "record 2" in json.loads(line)["where"]
@@ -106,9 +104,7 @@ def test_models_and_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert status == 2 and "qm9-gfn2" in err
 
 
-def test_evaluate(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SCICONSIST_DATA_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no data at all: novelty is left out
     path, report, page = (tmp_path / name for name in ("m.sdf", "r.json", "r.html"))
@@ -132,10 +128,7 @@ def test_train_resume_and_distill(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert call(capsys, *base, "--steps", 2)[0] == 0
     status, out, _ = call(capsys, *base, "--steps", 4, "--resume", "--json")
     assert status == 0 and json.loads(out)["steps"] == 4
-    assert (
-        call(capsys, "generate", "molecules", "-n", 3, "--raw", "--model", run, "-o", tmp_path / "x.sdf")[0]
-        == 0
-    )
+    assert call(capsys, "generate", "molecules", "-n", 3, "--raw", "--model", run, "-o", tmp_path / "x.sdf")[0] == 0
     for recipe in ("lmd_fd", "emd_fd", "psd"):
         student = (
             "distill",
@@ -158,7 +151,5 @@ def test_train_resume_and_distill(tmp_path: Path, capsys: pytest.CaptureFixture[
         ([], "--minutes or --steps"),
     ):
         extra = ["--steps", 1] if bad else []
-        status, _, err = call(
-            capsys, "train", "molecules", "--data", data, "-o", tmp_path / "r2", *extra, *bad
-        )
+        status, _, err = call(capsys, "train", "molecules", "--data", data, "-o", tmp_path / "r2", *extra, *bad)
         assert status == 2 and words in err

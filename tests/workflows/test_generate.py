@@ -42,9 +42,7 @@ def test_any_batch_size_gives_the_same_molecules(model: FlowMap, raw: bool) -> N
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(model: FlowMap) -> None:
-    first, again, other = (
-        "".join(map(sdf_record, generate("molecules", 6, model=model, seed=s))) for s in (0, 0, 1)
-    )
+    first, again, other = ("".join(map(sdf_record, generate("molecules", 6, model=model, seed=s))) for s in (0, 0, 1))
     assert first == again != other
 
 

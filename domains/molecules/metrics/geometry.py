@@ -50,9 +50,7 @@ def measure(molecules: Sequence[Chem.Mol | None]) -> Geometry:
     return Geometry(count, _arrays(lengths), _arrays(angles))
 
 
-def _measure_one(
-    mol: Chem.Mol, positions: np.ndarray, lengths: dict[str, list], angles: dict[str, list]
-) -> None:
+def _measure_one(mol: Chem.Mol, positions: np.ndarray, lengths: dict[str, list], angles: dict[str, list]) -> None:
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
     neighbours = [[] for _ in symbols]
     for bond in mol.GetBonds():
@@ -62,9 +60,7 @@ def _measure_one(
         first, second = sorted((symbols[i], symbols[j]))
         sign = _SIGNS.get(bond.GetBondType(), "?")
         lengths[f"{first}{sign}{second}"].append(float(np.linalg.norm(positions[i] - positions[j])))
-    triples = np.array(
-        [(a, c, b) for c, around in enumerate(neighbours) for a, b in combinations(around, 2)], int
-    )
+    triples = np.array([(a, c, b) for c, around in enumerate(neighbours) for a, b in combinations(around, 2)], int)
     if not len(triples):
         return
     u, v = (
@@ -97,9 +93,7 @@ def _compare(samples: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -
     weight = sum(t["n_reference"] for t in types.values())
     total, found = sum(map(len, wanted.values())), sum(map(len, samples.values()))
     return {
-        "mean": sum(t["distance"] * t["n_reference"] for t in types.values()) / weight
-        if weight
-        else float("nan"),
+        "mean": sum(t["distance"] * t["n_reference"] for t in types.values()) / weight if weight else float("nan"),
         "reference_covered": weight / total if total else float("nan"),
         "samples_covered": sum(t["n"] for t in types.values()) / found if found else float("nan"),
         "types": types,

@@ -77,7 +77,6 @@ def graph_distance(samples: np.ndarray, reference: np.ndarray) -> dict[str, floa
     spread = reference.std(axis=0)
     spread[spread == 0] = 1
     distances = [
-        float(wasserstein_distance(samples[:, k], reference[:, k]) / spread[k])
-        for k in range(len(DESCRIPTORS))
+        float(wasserstein_distance(samples[:, k], reference[:, k]) / spread[k]) for k in range(len(DESCRIPTORS))
     ]
     return {"mean": float(np.mean(distances)), **dict(zip(DESCRIPTORS, distances, strict=True))}

@@ -35,9 +35,7 @@ def _bust(checker: object, mol: Chem.Mol) -> dict[str, bool | None]:
             row = checker.bust([mol]).iloc[0]
     except Exception:  # it leaks pandas, numpy and RDKit errors on broken molecules
         return {}
-    return {
-        str(name): None if value != value or value is None else bool(value) for name, value in row.items()
-    }
+    return {str(name): None if value != value or value is None else bool(value) for name, value in row.items()}
 
 
 def pose_checks(samples: Sequence[Chem.Mol], limit: int | None = None, energy_limit: int = 200) -> dict:

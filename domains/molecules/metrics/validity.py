@@ -124,8 +124,6 @@ def validity(samples: Sequence[Chem.Mol], known: Collection[str] | None = None) 
     """The three readings `edm`, `strict_distance` and `strict_bonds` over all samples."""
     return {
         "edm": count_validity([edm_molecule(m) for m in samples], known),
-        "strict_distance": count_validity(
-            [strict_molecule(molecule_from_distances(m)) for m in samples], known
-        ),
+        "strict_distance": count_validity([strict_molecule(molecule_from_distances(m)) for m in samples], known),
         "strict_bonds": count_validity([strict_molecule(m) for m in samples], known),
     }
