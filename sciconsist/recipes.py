@@ -29,8 +29,8 @@ class Recipe:
     finite residual is alpha times its limit's. `solver_steps` are the teacher's steps from s to w. `pairs =
     "teacher"` replaces the data by the teacher's own endpoint of the noise, integrated in `solver_steps`
     steps.
-    `through` lets gradients pass the JVP (not the velocity), |dX/dt - sg v|^2 instead of a regression of u: LSD
-    as published; categories keep the regression.
+    `through` lets gradients pass the target: the squared residual of the identity itself. LSD needs it, as its
+    velocity at points the map itself makes up feeds back on the map (categories keep the regression).
     """
 
     name: str
@@ -63,6 +63,8 @@ class Recipe:
             )
         if self.kind == "progressive" and self.limit == "jvp":
             raise ValueError(f"recipe {self.name!r}: the progressive kind has no JVP limit")
+        if self.through and self.velocity == "conditional":
+            raise ValueError(f"recipe {self.name!r}: gradients through a random target move the minimiser")
 
     @property
     def anchor(self) -> float:
@@ -126,7 +128,10 @@ _ROWS = (
         times=TimeSampler(target="dyadic", diagonal=0.75, alpha=AlphaSchedule(end=0.5)),
         paper="Frans et al. 2024, shortcut models (the model's own halves)",
     ),
-    Recipe("psd", "progressive", weight="velocity", paper="Boffi et al. 2025, PSD with uniform splits"),
+    Recipe(
+        "psd", "progressive", weight="velocity", times=TimeSampler(diagonal=0.5),
+        paper="Boffi et al. 2025, progressive self-distillation with uniform splits",
+    ),
     Recipe(
         "pd", "progressive", velocity="teacher", target="teacher", weight="velocity",
         times=TimeSampler(target="halving", diagonal=0.25, alpha=AlphaSchedule(end=0.5)),

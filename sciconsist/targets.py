@@ -245,8 +245,7 @@ def limit_target(
             return source.average_of(b.x, f, s, t_, b.mask), source.apply_f(b.x, f, s, t_, b.mask)
 
         (_, end), (du, _) = jvp(both, (t,), (back,))
-        with torch.no_grad():
-            v = velocity(recipe.velocity, end, t)
+        v = velocity(recipe.velocity, end, t)
     else:
         v = velocity(recipe.velocity, b.x, s)
         tangent = v if recipe.tangent in (None, recipe.velocity) else velocity(str(recipe.tangent), b.x, s)

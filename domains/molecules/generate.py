@@ -61,7 +61,7 @@ class Sample:
 
 def plan_steps(steps: int) -> Plan:
     """The division that measured best (docs/experiments.md)."""
-    refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2}.get(steps, 4 if steps >= 12 else 3)
+    refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
     return Plan(steps - refine, refine)
 
 

@@ -69,7 +69,7 @@ def residual(model: FlowMap, recipe: Recipe, times: Split, teacher: FlowMap | No
 @pytest.mark.parametrize("path", [VE(80.0), Linear(), Trigonometric()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("kind", ["preconditioned", "endpoint"])
 def test_ect_is_the_hand_written_loss(path: Path, kind: str, generator: torch.Generator) -> None:
-    """Geng et al. 2024: 1 / (sigma_t - sigma_r) |f(x_t, t) - sg f(x_r, r)|^2 with the same eps, f the consistency map."""
+    """Geng et al. 2024: 1 / (sigma_t - sigma_r) |f(x_t, t) - sg f(x_r, r)|^2 same eps, f the consistency map."""
     model = FlowMap(Smooth(), path, None, kind, 0.5)
     x0, noise = pairs(64, generator)
     s = torch.rand(64, generator=generator, dtype=torch.float64) * 0.9 + 0.05
@@ -438,6 +438,8 @@ def test_impossible_recipes_are_refused() -> None:
         Recipe("bad", "lagrangian", "conditional")
     with pytest.raises(ValueError, match="no JVP limit"):
         Recipe("bad", "progressive", "self", "jvp")
+    with pytest.raises(ValueError, match="random target"):
+        Recipe("bad", through=True)
     with pytest.raises(ValueError, match="none of"):
         Recipe("bad", "forward")
 
