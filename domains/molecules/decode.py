@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 from .integer_programme import integer_programme
-from .repairs import Problem, component, neighbour_masks
+from .repairs import Alternatives, Problem, component, neighbour_masks
 from .vocabulary import BOND_ORDERS, Vocabulary
 
 FLOOR = 60.0  # a log-probability this far below the best alternative counts as this far, never as impossible
@@ -45,13 +45,14 @@ def decode_graph(
     problem = _problem(atom_logp, bond_logp, vocabulary, allowed, charge)
     if problem is None:
         return _infeasible(atom_logp, bond_logp, allowed)
-    chosen: list[int] | None = []
+    chosen: list[int] = []
     if problem.imbalance.any() or not problem.is_solution(chosen):
-        chosen = _search(problem, WINDOW, MAX_POPS)
-        if chosen is None:
-            chosen = integer_programme(problem, 2 * WINDOW)
-        if chosen is None:
+        found = _search(problem, WINDOW, MAX_POPS)
+        if found is None:
+            found = integer_programme(problem, 2 * WINDOW)
+        if found is None:
             return _infeasible(atom_logp, bond_logp, allowed)
+        chosen = found
     classes, orders = problem.apply(chosen)
     return DecodedGraph(
         classes=classes,
@@ -68,7 +69,13 @@ def is_connected(orders: np.ndarray) -> bool:
     return len(component(neighbour_masks(orders), 0)) == len(orders)
 
 
-def _problem(atom_logp, bond_logp, vocabulary, allowed, charge) -> Problem | None:
+def _problem(
+    atom_logp: np.ndarray,
+    bond_logp: np.ndarray,
+    vocabulary: Vocabulary,
+    allowed: np.ndarray | None,
+    charge: int | None,
+) -> Problem | None:
     """Checked input as costs relative to the argmax; None when an atom has no class left."""
     atom = np.asarray(atom_logp, dtype=np.float64)
     bond = np.asarray(bond_logp, dtype=np.float64)
@@ -107,7 +114,7 @@ def _infeasible(atom_logp: np.ndarray, bond_logp: np.ndarray, allowed: np.ndarra
     return DecodedGraph(classes, orders, value, 0.0, repaired=False, consistent=False)
 
 
-def _log_likelihood(atom_logp, bond_logp, classes, orders) -> float:
+def _log_likelihood(atom_logp: np.ndarray, bond_logp: np.ndarray, classes: np.ndarray, orders: np.ndarray) -> float:
     n = len(classes)
     left, right = np.triu_indices(n, 1)
     picked = orders[left, right]
@@ -157,7 +164,7 @@ def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
     bound = _imbalance_cost(problem)
     imbalance = tuple(int(r) for r in problem.imbalance)
     rest = sum(bound[i][r + SPAN] for i, r in enumerate(imbalance))
-    heap = [(rest, 0, 0.0, rest, imbalance, problem.excess, 0, ())]
+    heap: list[tuple] = [(rest, 0, 0.0, rest, imbalance, problem.excess, 0, ())]
     best, count = window, 0
     for _ in range(max_pops):
         if not heap:
@@ -201,7 +208,14 @@ def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
     return None
 
 
-def _must_change(problem, table, bound, imbalance, excess, chosen) -> list[int] | None:
+def _must_change(
+    problem: Problem,
+    table: Alternatives,
+    bound: list[list[float]],
+    imbalance: tuple[int, ...],
+    excess: int,
+    chosen: tuple[int, ...],
+) -> list[int] | None:
     """Alternatives of which at least one is needed; None when the node is a solution."""
     worst, atom = 0.0, -1
     for i, r in enumerate(imbalance):

@@ -44,7 +44,7 @@ def assemble(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, voc
         return _atoms_only(classes, positions, vocabulary, str(error))
 
 
-def _molecule(classes, orders, positions, vocabulary: Vocabulary) -> Chem.Mol:
+def _molecule(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
     heavy = _atoms(classes, vocabulary)
     for i, j in np.argwhere(np.triu(orders)).tolist():
         heavy.AddBond(i, j, BOND_TYPES[int(orders[i, j])])
@@ -61,7 +61,7 @@ def _molecule(classes, orders, positions, vocabulary: Vocabulary) -> Chem.Mol:
     return mol
 
 
-def _atoms_only(classes, positions, vocabulary: Vocabulary, reason: str) -> Chem.Mol:
+def _atoms_only(classes: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary, reason: str) -> Chem.Mol:
     mol = _atoms(classes, vocabulary).GetMol()
     mol.UpdatePropertyCache(strict=False)
     _set_positions(mol, positions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
@@ -25,9 +27,13 @@ def integer_programme(problem: Problem, first_window: float) -> list[int] | None
 
 def _solve_with_cuts(problem: Problem, table: Alternatives) -> list[int] | None:
     ids, n = table.ids, problem.n
-    rows, columns, values, lower, upper = [], [], [], [], []
+    rows: list[int] = []
+    columns: list[int] = []
+    values: list[float] = []
+    lower: list[float] = []
+    upper: list[float] = []
 
-    def add(entries: list[tuple[int, float]], low: float, high: float) -> None:
+    def add(entries: Sequence[tuple[int, float]], low: float, high: float) -> None:
         rows.extend([len(lower)] * len(entries))
         columns.extend(c for c, _ in entries)
         values.extend(v for _, v in entries)

@@ -46,7 +46,15 @@ class Problem:
     what it adds to the imbalance (order sum minus bond orders) of its atoms `first` and `second` (-1: none).
     """
 
-    def __init__(self, class_gap, bond_gap, left, right, vocabulary: Vocabulary, charge: int | None):
+    def __init__(
+        self,
+        class_gap: np.ndarray,
+        bond_gap: np.ndarray,
+        left: np.ndarray,
+        right: np.ndarray,
+        vocabulary: Vocabulary,
+        charge: int | None,
+    ) -> None:
         self.n, self.k = class_gap.shape
         n, k, pairs = self.n, self.k, len(left)
         self.class_gap, self.bond_gap, self.left, self.right, self.charge = (

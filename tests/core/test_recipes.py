@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from functools import cache
 from itertools import pairwise
 
@@ -96,9 +95,9 @@ def euler(model: FlowMap, steps: int) -> float:
 
 
 def test_what_standing_still_and_one_euler_step_score() -> None:
-    """The bounds below mean something: the identity is at .82, one Euler step of flow matching beyond 1."""
+    """The bounds below mean something: the identity is at .63, one Euler step of flow matching beyond 1."""
     x, exact = quantiles()
-    assert (x - exact).abs().mean() > 0.75
+    assert (x - exact).abs().mean() > 0.6
     model = trained("fm", 1000)
     assert euler(model, 1) > 0.8
     assert distance(model, 1.0, 0.0) > 0.8  # flow matching alone knows no map
