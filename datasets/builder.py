@@ -21,6 +21,7 @@ from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -120,7 +121,8 @@ def build(
     else:
         errors.unlink(missing_ok=True)
     with atomic_path(output) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **_pack(good), provenance=np.array(_provenance(seed)))
+        arrays: dict[str, Any] = {**_pack(good), "provenance": np.array(_provenance(seed))}
+        np.savez_compressed(file, **arrays)
     journal.unlink()
     return Built(output, len(good), len(refused), resumed)
 
@@ -158,7 +160,7 @@ def _embedded(task: Task) -> Chem.Mol:
         if len(Chem.GetMolFrags(parsed)) > 1:
             raise ValueError("more than one fragment")
         mol = close_shells(Chem.AddHs(parsed))
-        parameters = rdDistGeom.ETKDGv3()
+        parameters: Any = rdDistGeom.ETKDGv3()  # RDKit's stubs give its fields the wrong types
         parameters.randomSeed = (crc32(task.smiles.encode()) + task.seed) & 0x7FFFFFFF
         parameters.timeout = EMBED_SECONDS
         if rdDistGeom.EmbedMolecule(mol, parameters) < 0:

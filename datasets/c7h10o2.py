@@ -18,7 +18,7 @@ def load(split: str = "all", limit: int | None = None) -> list[MoleculeRecord]:
     (path,) = find("c7h10o2", split)
     arrays = read_arrays(path, ("numbers", "positions", "smiles", "name"))
     names = [key for key in arrays if key not in _NOT_PROPERTIES]
-    records = []
+    records: list[MoleculeRecord] = []
     for row in range(len(arrays["numbers"])):
         if limit is not None and len(records) >= limit:
             break

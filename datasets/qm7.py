@@ -12,7 +12,7 @@ def load(split: str = "all", limit: int | None = None) -> list[MoleculeRecord]:
     """Molecules whose bonds can be made out from coordinates (all but one in 350), energies in kcal/mol."""
     (path,) = find("qm7", split)
     arrays = read_arrays(path, ("numbers", "positions", "atomization_kcal_mol"))
-    records = []
+    records: list[MoleculeRecord] = []
     for row in range(len(arrays["numbers"])):
         if limit is not None and len(records) >= limit:
             break

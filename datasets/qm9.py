@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rdkit import Chem
 
 from sciconsist.errors import UserError
 
@@ -42,7 +43,7 @@ def load(split: str, limit: int | None = None, path: str | Path | None = None) -
     if split not in ("train", "val", "test"):
         raise UserError(f"qm9 has no split {split!r}; it has train, val, test")
     source = find("qm9", split)[0] if path is None else Path(path)
-    records = []
+    records: list[MoleculeRecord] = []
     for rec in _from_folder(source, split) if source.is_dir() else _from_sdf(source, split):
         if limit is not None and len(records) >= limit:
             break
@@ -58,10 +59,10 @@ def _from_sdf(path: Path, split: str) -> Iterator[MoleculeRecord]:
         rec = parse_record(text, f"{path}, record {index}", sanitize=False)
         if rec.name != f"gdb_{index}":
             raise UserError(f"{path}, record {index}: found the name {rec.name!r}, expected gdb_{index}")
-        mol = rec.mol
-        if mol.NeedsUpdatePropertyCache():  # charges are not in the file: ask the coordinates
-            numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-            mol = from_coordinates(np.array(numbers), mol.GetConformer().GetPositions())
+        mol: Chem.Mol | None = rec.mol
+        if rec.mol.NeedsUpdatePropertyCache():  # charges are not in the file: ask the coordinates
+            numbers = [atom.GetAtomicNum() for atom in rec.mol.GetAtoms()]
+            mol = from_coordinates(np.array(numbers), rec.mol.GetConformer().GetPositions())
         if mol is not None:
             made = record(mol, f"gdb9-{index}", table.get(rec.name, {}), has_same_graph(mol))
             yield replace(made, properties=made.properties or rec.properties)

@@ -39,7 +39,7 @@ def read(
     """Records of one .npz file of this layout; `load` says what the arguments mean."""
     arrays = read_arrays(path, ("numbers", "positions", "smiles", "same_graph", *PROPERTIES))
     index = arrays.get("gdb9_index", np.arange(len(arrays["numbers"])))
-    records = []
+    records: list[MoleculeRecord] = []
     for row in range(len(index)):
         if limit is not None and len(records) >= limit:
             break

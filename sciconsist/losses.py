@@ -56,7 +56,7 @@ def flow_map_loss(
     for a Simplex and F elsewhere, and the target of F (for a Simplex in the form of x0: probabilities times
     scale).
     """
-    check(recipe, teacher, target_model, generator, times)
+    check(recipe, model, teacher, target_model, generator, times)
     if recipe.pairs == "teacher" and teacher is not None:
         x0 = integrate(teacher, noise, condition, mask, recipe.solver_steps)
     if times is None:
@@ -77,12 +77,19 @@ def flow_map_loss(
 
 
 def check(
-    recipe: Recipe, teacher: Any, target_model: Any, generator: torch.Generator | None, times: Split | None
+    recipe: Recipe,
+    model: FlowMap,
+    teacher: FlowMap | None,
+    target_model: FlowMap | None,
+    generator: torch.Generator | None,
+    times: Split | None,
 ) -> None:
     if recipe.needs_teacher and teacher is None:
         raise ValueError(f"recipe {recipe.name!r} distils a teacher: pass teacher=")
     if recipe.needs_target_model and target_model is None:
         raise ValueError(f"recipe {recipe.name!r} regresses on a moving average: pass target_model=")
+    if recipe.target == "teacher" and teacher is not None and teacher.rows != model.rows:
+        raise ValueError(f"recipe {recipe.name!r}: the teacher's path and parametrisation must be the student's")
     if generator is None and times is None:
         raise ValueError("pass generator= (or the times themselves)")
 

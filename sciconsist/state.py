@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 State = Tensor | dict[str, Tensor]
-Times = Tensor | dict[str, Tensor]
+Times = Tensor | float | dict[str, Tensor]
 Mask = Tensor | dict[str, Tensor] | None
 
 

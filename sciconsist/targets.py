@@ -164,10 +164,9 @@ def split_target(
     else:
         # the first halving distils a teacher that knows its velocity only
         first = recipe.times.target == "halving" and progress * recipe.times.levels < 1
-        whole = source if not first else None
-        p = piece(source, b.x, s, w, *given) if whole else diagonal(model, source, b.x, s, *given)
+        p = diagonal(model, source, b.x, s, *given) if first else piece(source, b.x, s, w, *given)
         x_w = step(model, b.x, p, s, w, b.mask)
-        if recipe.kind == "progressive" and whole:
+        if recipe.kind == "progressive" and not first:
             q = piece(source, x_w, w, t, *given)
         else:
             q = diagonal(model, v if v is not None else source, x_w, w, *given)

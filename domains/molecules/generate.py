@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import torch
@@ -105,12 +106,12 @@ def settle_graphs(
     """Jump from noise to data. Returns the state at time 0 and the raw output of the last evaluation (its logits)."""
     x, raw = noise, noise
     for s, t in pairwise(plan.graph_times()):
-        raw = model.raw(x, s, t, condition, mask)
+        raw = cast(dict[str, Tensor], model.raw(x, s, t, condition, mask))
         f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
         if plan.gamma > 0 and t > 0 and fresh is not None:
             x = _renoise(model, x, f, s, t, mask, plan.gamma, fresh)
         else:
-            x = model.apply_f(x, f, s, t, mask)
+            x = cast(dict[str, Tensor], model.apply_f(x, f, s, t, mask))
     return x, raw
 
 
@@ -133,7 +134,8 @@ def _renoise(
         for k, generator in enumerate(fresh):
             n = int(n_real[k])
             real = (*tuple(n if d == value.shape[1] else d for d in shape[:-1]), shape[-1])
-            new[(k, *(slice(0, r) for r in real))] = torch.randn(real, generator=generator)
+            place: tuple[int | slice, ...] = (k, *(slice(0, r) for r in real))
+            new[place] = torch.randn(real, generator=generator)
         if name == "bonds":
             upper = torch.ones(shape[:2], dtype=torch.bool).triu(1)[..., None]
             new = new * upper + (new * upper).transpose(1, 2)

@@ -7,6 +7,7 @@ builder, the relaxation energies and the oracle for conditional errors.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rdkit import Chem
@@ -60,7 +61,7 @@ def relax(
     if not np.isfinite(start).all():
         raise CalculationFailed("coordinates are not finite")
     energies: list[float] = []
-    result = None
+    result: Any = None  # tblite's, which is optional
 
     def energy_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal result
@@ -98,7 +99,7 @@ def relax(
         raise CalculationFailed(f"{type(error).__name__}: {error}") from error
 
 
-def _collect(positions: np.ndarray, energies: list[float], result: object) -> Relaxed:
+def _collect(positions: np.ndarray, energies: list[float], result: Any) -> Relaxed:
     levels, occupations = result.get("orbital-energies") * HARTREE_EV, result.get("orbital-occupations")
     levels, occupations = levels.reshape(-1, levels.shape[-1]), occupations.reshape(-1, occupations.shape[-1])
     occupied = (occupations > 0.5).any(axis=0)

@@ -132,6 +132,9 @@ class MoleculeNetwork(nn.Module):
     `condition` has `length_scale` `[B]` (Å per unit), and `values`, `known` `[B, C]` when the config has conditions.
     """
 
+    centres: Tensor
+    widths: Tensor
+
     def __init__(self, classes: int, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
@@ -143,11 +146,11 @@ class MoleculeNetwork(nn.Module):
         self.size = nn.Linear(3, d)
         if c.conditions:
             self.condition = nn.Sequential(nn.Linear(2 * c.conditions, d), nn.SiLU(), nn.Linear(d, d))
-            nn.init.zeros_(self.condition[2].weight)
-            nn.init.zeros_(self.condition[2].bias)
+            for parameter in self.condition[2].parameters():
+                nn.init.zeros_(parameter)
         # the second time enters through a zero-initialised branch: a teacher's weights start a flow map
-        nn.init.zeros_(self.target[2].weight)
-        nn.init.zeros_(self.target[2].bias)
+        for parameter in self.target[2].parameters():
+            nn.init.zeros_(parameter)
         self.pair_start = nn.Linear(2 * c.radial, e)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         self.norm_h, self.norm_e = nn.LayerNorm(d), nn.LayerNorm(e)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from rdkit import Chem
 
-_ORDERS = (None, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
+_ORDERS = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 
 
 def has_radicals(mol: Chem.Mol) -> bool:

@@ -429,6 +429,8 @@ def test_missing_partners_are_named(generator: torch.Generator) -> None:
         flow_map_loss(model, RECIPES["lmd"], x0, noise, generator=generator)
     with pytest.raises(ValueError, match="target_model="):
         flow_map_loss(model, RECIPES["ct"], x0, noise, generator=generator)
+    with pytest.raises(ValueError, match="parametrisation"):
+        flow_map_loss(model, RECIPES["pd"], x0, noise, generator=generator, teacher=smooth_model(Linear(), "endpoint"))
     with pytest.raises(ValueError, match="generator="):
         flow_map_loss(model, RECIPES["fm"], x0, noise)
 

@@ -37,7 +37,8 @@ class Geometry:
 
 def measure(molecules: Sequence[Chem.Mol | None]) -> Geometry:
     """Lengths and angles of molecules that are strictly valid and have finite coordinates."""
-    lengths, angles = defaultdict(list), defaultdict(list)
+    lengths: defaultdict[str, list] = defaultdict(list)
+    angles: defaultdict[str, list] = defaultdict(list)
     count = 0
     for given in molecules:
         if given is None or not given.GetNumConformers() or (mol := strict_molecule(given)) is None:
@@ -52,7 +53,7 @@ def measure(molecules: Sequence[Chem.Mol | None]) -> Geometry:
 
 def _measure_one(mol: Chem.Mol, positions: np.ndarray, lengths: dict[str, list], angles: dict[str, list]) -> None:
     symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
-    neighbours = [[] for _ in symbols]
+    neighbours: list[list[int]] = [[] for _ in symbols]
     for bond in mol.GetBonds():
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         neighbours[i].append(j)

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 from rdkit import Chem, RDConfig, rdBase
-from rdkit.Chem import QED, Crippen, rdMolDescriptors
+from rdkit.Chem import QED, rdMolDescriptors
 from scipy.stats import wasserstein_distance
 
 from .validity import strict_molecule
@@ -32,6 +32,8 @@ def _sa_scorer() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "rdkit_contrib_sascorer", Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
     )
+    if spec is None or spec.loader is None:
+        raise ImportError("RDKit's SA_Score/sascorer.py cannot be loaded")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -44,7 +46,7 @@ def descriptors(mol: Chem.Mol) -> np.ndarray:
         rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
         return np.array(
             [
-                Crippen.MolLogP(mol),
+                rdMolDescriptors.CalcCrippenDescriptors(mol)[0],
                 QED.qed(mol),
                 _sa_scorer().calculateScore(mol),
                 rdMolDescriptors.CalcTPSA(mol),

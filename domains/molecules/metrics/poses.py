@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from rdkit import Chem, rdBase
 
 ENERGY_RATIO = "internal_energy"
 
 
-def _checkers() -> tuple[object, object]:
+def _checkers() -> tuple[Any, Any]:
     """PoseBusters for every quick check, and for the energy ratio, a second a molecule, alone."""
     from posebusters import PoseBusters
 
@@ -28,7 +29,7 @@ def _checkers() -> tuple[object, object]:
     return quick, ratio
 
 
-def _bust(checker: object, mol: Chem.Mol) -> dict[str, bool | None]:
+def _bust(checker: Any, mol: Chem.Mol) -> dict[str, bool | None]:
     """Check names and outcomes for one molecule: None where PoseBusters has none; empty when it crashed."""
     try:
         with rdBase.BlockLogs():

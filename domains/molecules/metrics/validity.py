@@ -71,14 +71,14 @@ def known_smiles(smiles: Iterable[str]) -> set[str]:
 
     A SMILES with radicals on neighbouring atoms enters in its closed-shell form as well.
     """
-    known = set()
+    known: set[str | None] = set()
     with rdBase.BlockLogs():
         for text in smiles:
             if (mol := Chem.MolFromSmiles(text)) is not None:
                 known.add(canonical_smiles(mol))
                 if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
                     known.add(canonical_smiles(close_shells(mol)))
-    return known - {None}
+    return {text for text in known if text is not None}
 
 
 def edm_molecule(mol: Chem.Mol) -> Chem.Mol | None:
