@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 # Two threads on a busy machine are up to 300 times slower; set for the commands that tests start as well.
@@ -15,6 +16,11 @@ from hypothesis import settings
 torch.set_num_threads(1)
 settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
+
+
+# A shell starts background jobs with SIGINT ignored, which children inherit; our signal tests need the default.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
