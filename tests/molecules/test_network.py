@@ -1,0 +1,75 @@
+"""The denoiser turns, mirrors and permutes with its input, and padding changes nothing (float64)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
+
+B, N, K = 3, 7, 5
+
+
+@pytest.fixture
+def net() -> MoleculeNetwork:
+    generator = torch.Generator().manual_seed(0)
+    net = MoleculeNetwork(K, NetworkConfig(layers=2, width=32, pair_width=8, vectors=4, heads=2)).double()
+    for p in net.parameters():  # the zero-initialised branches must speak too
+        p.data = 0.2 * torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    return net
+
+
+def inputs() -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    bonds = draw(B, N, N, 4)
+    state = {"positions": draw(B, N, 3), "atoms": draw(B, N, K), "bonds": bonds + bonds.transpose(1, 2)}
+    return state, torch.rand(B, generator=generator), torch.rand(B, generator=generator)
+
+
+def run(net: MoleculeNetwork, state: dict[str, Tensor], s: Tensor, t: Tensor, real: int = N) -> dict[str, Tensor]:
+    mask = (torch.arange(state["atoms"].shape[1]) < real).expand(B, -1)
+    with torch.no_grad():
+        return net(state, s, t, {"length_scale": torch.full((B,), 1.3)}, {"atoms": mask})
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_turned_or_mirrored(net: MoleculeNetwork, sign: float) -> None:
+    state, s, t = inputs()
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64))[0]
+    turn = turn * sign * torch.linalg.det(turn).sign()
+    plain = run(net, state, s, t)
+    turned = run(net, {**state, "positions": state["positions"] @ turn}, s, t)
+    assert plain["positions"].std() > 0.1 and (plain["positions"] - state["positions"]).abs().max() > 1e-3
+    torch.testing.assert_close(turned["positions"], plain["positions"] @ turn, atol=1e-10, rtol=0)
+    for name in ("atoms", "bonds"):
+        torch.testing.assert_close(turned[name], plain[name], atol=1e-10, rtol=0)
+
+
+def test_permuted(net: MoleculeNetwork) -> None:
+    state, s, t = inputs()
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    plain = run(net, state, s, t)
+    mixed = run(net, {n: x[:, order][:, :, order] if n == "bonds" else x[:, order] for n, x in state.items()}, s, t)
+    torch.testing.assert_close(mixed["positions"], plain["positions"][:, order], atol=1e-10, rtol=0)
+    torch.testing.assert_close(mixed["bonds"], plain["bonds"][:, order][:, :, order], atol=1e-10, rtol=0)
+    torch.testing.assert_close(plain["bonds"], plain["bonds"].transpose(1, 2), atol=1e-10, rtol=0)
+
+
+def test_padding_is_not_seen(net: MoleculeNetwork) -> None:
+    state, s, t = inputs()
+    cut = {n: x[:, :5, :5] if n == "bonds" else x[:, :5] for n, x in state.items()}
+    short, padded = run(net, cut, s, t, real=5), run(net, state, s, t, real=5)
+    torch.testing.assert_close(padded["positions"][:, :5], short["positions"], atol=1e-10, rtol=0)
+    torch.testing.assert_close(padded["atoms"][:, :5], short["atoms"], atol=1e-10, rtol=0)
+
+
+def test_second_time_matters_only_off_the_diagonal(net: MoleculeNetwork) -> None:
+    state, s, t = inputs()
+    net.target[2].weight.data.zero_()
+    net.target[2].bias.data.zero_()
+    torch.testing.assert_close(run(net, state, s, t)["atoms"], run(net, state, s, s)["atoms"])
