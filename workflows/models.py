@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 
 WEIGHTS = Path(sciconsist.__file__).resolve().parent / "weights"
+# A domain's adapter: `from_config(config)` gives its Domain; imported when one of its models is wanted.
+DOMAINS = {name: f"sciconsist.domains.{name}.adapter" for name in ("molecules", "crystals", "climate")}
 DEFAULTS = {"molecules": "molecules-qm9gfn2"}  # the model of a domain when none is named
 
 
@@ -83,15 +86,13 @@ def from_checkpoint(checkpoint: Checkpoint, path: Path) -> FlowMap:
 def build(config: dict[str, Any], path: object = "config") -> FlowMap:
     """A fresh model of a config. Raises UserError when its domain or a key is unknown."""
     domain, rest = config.get("domain"), {k: v for k, v in config.items() if k != "domain"}
-    if domain != "molecules":
-        raise UserError(f"{path}: found a model of domain {domain!r}, expected molecules")
-    from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
-
+    if domain not in DOMAINS:
+        raise UserError(f"{path}: found a model of domain {domain!r}, expected one of {', '.join(DOMAINS)}")
     try:
-        model = MoleculeDomain(MoleculeConfig(**rest)).model()
+        model = import_module(DOMAINS[domain]).from_config(rest).model()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: its config does not fit this version: {where}: {first['msg']}") from error
-    model.config = {"domain": "molecules", **model.config}
+    model.config = {"domain": domain, **model.config}
     return model

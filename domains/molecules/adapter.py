@@ -118,6 +118,11 @@ class MoleculeDomain:
         return total, parts
 
 
+def from_config(config: dict[str, Any]) -> MoleculeDomain:
+    """The domain a checkpoint's config describes. Raises pydantic's ValidationError when a key is unknown."""
+    return MoleculeDomain(MoleculeConfig(**config))
+
+
 def soft_cross_entropy(logits: Tensor, probabilities: Tensor, weight: Tensor) -> Tensor:
     """Cross-entropy against soft targets, summed over real entries: `[B]`."""
     log_p = torch.log_softmax(logits, -1)
