@@ -1,4 +1,4 @@
-"""`sciconsist train molecules` and `sciconsist distill`."""
+"""`sciconsist train DOMAIN` and `sciconsist distill`."""
 
 from __future__ import annotations
 
@@ -42,26 +42,8 @@ def molecules(
       sciconsist train molecules --data qm9-gfn2 --minutes 60 -o run
       sciconsist train molecules --data mine.sdf --init molecules-qm9gfn2 --set lr=3e-4 --steps 500 -o tuned
     """
-    folder = _folder(output, minutes, steps)
-    from sciconsist.workflows.devices import pick_device
-    from sciconsist.workflows.train import read_config, train
-
-    chosen = read_config(config, _with_batch(settings, batch_size))
-    place = pick_device(device)
-    note(f"training on {data}, {place}", quiet)
-    result = train(
-        data,
-        folder,
-        chosen,
-        init=init,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        resume=resume,
-        device=place,
-        quiet=quiet,
-    )
-    _report(result, folder, as_json)
+    _train("molecules", data, output, config, settings, init, minutes, steps, resume, batch_size, device, seed,
+           as_json, quiet)  # fmt: skip
 
 
 def distill(
@@ -91,27 +73,31 @@ def distill(
     """
     folder = _folder(output, minutes, steps)
     from sciconsist.workflows.devices import pick_device
-    from sciconsist.workflows.train import distill as run
-    from sciconsist.workflows.train import read_config
+    from sciconsist.workflows.models import describe
+    from sciconsist.workflows.runs import Until, read_config, trainer
 
-    chosen = read_config(config, _with_batch(settings, batch_size), lr=5e-4, warmup=100, ema=0.998)
-    place = pick_device(device)
-    note(f"distilling {model} by {recipe} on {data}, {place}", quiet)
-    result = run(
-        model,
-        data,
-        folder,
-        recipe,
-        chosen,
-        init=init,
-        steps=steps,
-        minutes=minutes,
-        seed=seed,
-        resume=resume,
-        device=place,
-        quiet=quiet,
-    )
-    _report(result, folder, as_json)
+    domain = trainer(str(describe(model)["config"].get("domain")))
+    chosen = read_config(domain.TrainConfig, config, _with_batch(settings, batch_size), **domain.DISTILL_DEFAULTS)
+    until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
+    note(f"distilling {model} by {recipe} on {data}, {until.device}", quiet)
+    _report(domain.distill(model, data, folder, recipe, chosen, until=until, init=init), folder, as_json)
+
+
+def _train(
+    domain: str, data: str, output: Path, config: Path | None, settings: list[str] | None, init: str | None,
+    minutes: float | None, steps: int | None, resume: bool, batch_size: int | None, device: str | None, seed: int,
+    as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """`train DOMAIN`: the same for every domain, whose module has the settings and the training."""
+    folder = _folder(output, minutes, steps)
+    from sciconsist.workflows.devices import pick_device
+    from sciconsist.workflows.runs import Until, read_config, trainer
+
+    own = trainer(domain)
+    chosen = read_config(own.TrainConfig, config, _with_batch(settings, batch_size))
+    until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
+    note(f"training on {data}, {until.device}", quiet)
+    _report(own.train(data, folder, chosen, until=until, init=init), folder, as_json)
 
 
 def _folder(output: Path, minutes: float | None, steps: int | None) -> Path:
