@@ -1,0 +1,1 @@
+"""Every figure we print about crystals, from pymatgen Structures."""
