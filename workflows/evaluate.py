@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rdkit import Chem
 from sciconsist import __version__
 from sciconsist.datasets import qm9_gfn2, registry
 from sciconsist.datasets.sdf import read_sdf
+from sciconsist.domains.molecules.adapter import flat
 from sciconsist.domains.molecules.metrics import Reference, ceiling, evaluate, known_smiles
 from sciconsist.errors import UserError
 
@@ -29,8 +29,8 @@ class Evaluation:
 
     def table(self) -> list[tuple[str, float, float | None]]:
         """(figure, samples, ceiling) of the main numbers, in order; `to_json` has all of them."""
-        beside = dict(_flat(self.ceiling))
-        rows = [(name, value, beside.get(name)) for name, value in _flat(self.samples)]
+        beside = dict(flat(self.ceiling))
+        rows = [(name, value, beside.get(name)) for name, value in flat(self.samples)]
         return [row for row in rows if not any(part in row[0] for part in (".types.", ".checks."))]
 
 
@@ -89,12 +89,3 @@ def origin(mols: list[Chem.Mol]) -> dict[str, str]:
     """What the first record says about its making."""
     keys = ("generator", "model", "model_sha256", "seed", "steps", "selection", "training_data")
     return {k: mols[0].GetProp(k) for k in keys if mols and mols[0].HasProp(k)}
-
-
-def _flat(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in report.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, float(value)

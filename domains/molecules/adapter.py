@@ -1,18 +1,29 @@
-"""The molecule domain: state, geometry, pairing and what a training batch is."""
+"""The molecule domain: objects to states and back, geometry, pairing and loss.
+
+A state is positions `[B, N, 3]` in units of the molecule's own length scale, atoms `[B, N, K]` and bonds
+`[B, N, N, 4]` as scaled one-hot vectors; hydrogens are in the atoms' classes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from rdkit import Chem
 from torch import Tensor
 
 from sciconsist.couplings import align_points
-from sciconsist.domains.molecules.graphs import PaddedGraphs
+from sciconsist.domain import Batch
+from sciconsist.domains.molecules.decode import decode_graph
+from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
+from sciconsist.domains.molecules.hydrogens import assemble
+from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
 from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
 from sciconsist.domains.molecules.vocabulary import Vocabulary
+from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.geometry import Euclidean, Product, Simplex
 from sciconsist.paths import Linear
@@ -48,11 +59,78 @@ class MoleculeDomain:
             }
         )
 
+    def network(self, size: NetworkConfig | None = None) -> MoleculeNetwork:
+        """F(x, s, t, condition, mask) for this domain's classes, of the config's size unless told otherwise."""
+        return MoleculeNetwork(len(self.vocabulary), size or self.config.network)
+
     def model(self) -> FlowMap:
-        net = MoleculeNetwork(len(self.vocabulary), self.config.network)
-        model = FlowMap(net, Linear(), self.geometry, "endpoint")
-        model.domain, model.config = self, self.config.model_dump()
+        model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
+        model.domain, model.config = self, self.config.model_dump(mode="json")
         return model
+
+    def collate(self, items: Any) -> Batch:
+        """RDKit molecules with a conformer, torch-geometric Data (or a Batch of them) or heavy graphs, as states.
+
+        Raises UserError: no conformer, a radical, an atom whose class the model does not know.
+        """
+        graphs = [self.graph(item, f"item {k}") for k, item in enumerate(unbatched(items))]
+        if not graphs:
+            raise UserError("found no molecules, expected at least one")
+        state, condition, mask = self.encode(pad_graphs(graphs))
+        return Batch(state, condition=condition, mask=mask)  # type: ignore[arg-type]
+
+    def graph(self, item: Any, where: str) -> HeavyGraph:
+        """The heavy graph of one object; `where` names it in messages."""
+        try:
+            if isinstance(item, HeavyGraph):
+                graph = item
+            else:
+                graph = heavy_graph(from_data(item) if is_data(item) else item, self.vocabulary)
+        except KeyError as error:
+            known = ", ".join(self.vocabulary.symbols)
+            raise UserError(
+                f"{where}: found {error.args[0]}, which the model does not know; elements: {known}"
+            ) from error
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
+        if graph.positions is None:
+            raise UserError(f"{where}: found no conformer, expected 3D coordinates")
+        if not len(graph):
+            raise UserError(f"{where}: found no heavy atom, expected at least one")
+        return graph
+
+    def template(self, request: Any) -> Batch:
+        """The empty batch of molecules with these many heavy atoms, an integer tensor or array `[B]`."""
+        sizes = torch.as_tensor(request)
+        if sizes.dim() != 1 or not len(sizes) or sizes.is_floating_point() or int(sizes.min()) < 1:
+            raise UserError("expected the numbers of heavy atoms as an integer tensor [B], each at least 1")
+        node = torch.arange(int(sizes.max()))[None] < sizes[:, None]
+        (count, n), mask = node.shape, self.masks(node)
+        shapes = {"positions": (n, 3), "atoms": (n, len(self.vocabulary)), "bonds": (n, n, 4)}
+        empty: dict[str, Tensor] = {name: torch.zeros(count, *shape) for name, shape in shapes.items()}
+        return Batch(empty, condition={"length_scale": self.length_scale(node)}, mask=mask)  # type: ignore[arg-type]
+
+    def decode(self, batch: Batch) -> list[Chem.Mol]:
+        """States at time 0 as molecules: the likeliest consistent graphs, hydrogens placed.
+
+        Where there is none, a molecule without bonds that says why. Raises ValueError where a state is not finite.
+        """
+        x, mask = batch.x0, batch.mask
+        assert isinstance(x, dict) and isinstance(mask, dict)
+        atoms = (x["atoms"].double() / self.config.atom_scale).clamp_min(1e-9).log().cpu().numpy()
+        bonds = (x["bonds"].double() / self.config.bond_scale).clamp_min(1e-9).log().cpu().numpy()
+        positions = x["positions"].double() * batch.condition["length_scale"].double()[:, None, None]
+        mols = []
+        for k, n in enumerate(mask["atoms"].sum(1).tolist()):
+            graph = decode_graph(atoms[k, :n], bonds[k, :n, :n], self.vocabulary)
+            mols.append(assemble(graph.classes, graph.orders, positions[k, :n].cpu().numpy(), self.vocabulary))
+        return mols
+
+    def metrics(self, samples: Sequence[Chem.Mol], reference: Sequence[Chem.Mol]) -> dict[str, float]:
+        """Every figure of `metrics.evaluate`, by a dotted name."""
+        from sciconsist.domains.molecules.metrics import evaluate
+
+        return dict(flat(evaluate(samples, reference)))
 
     def length_scale(self, mask: Tensor) -> Tensor:
         """Å per unit of the position field for each molecule of a mask `[B, N]`: `[B]`."""
@@ -140,4 +218,10 @@ def draw_times(count: int, given: Tensor, generator: torch.Generator) -> dict[st
     return {"positions": positions, "atoms": graph, "bonds": graph}
 
 
-Batch = dict[str, Any]
+def flat(report: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a nested report with dotted names."""
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{key}", float(value)

@@ -73,3 +73,18 @@ def test_second_time_matters_only_off_the_diagonal(net: MoleculeNetwork) -> None
     net.target[2].weight.data.zero_()
     net.target[2].bias.data.zero_()
     torch.testing.assert_close(run(net, state, s, t)["atoms"], run(net, state, s, s)["atoms"])
+
+
+def test_equivariant_by_e3nns_own_check(net: MoleculeNetwork) -> None:
+    """e3nn draws rotations, inversions and translations and compares (Geiger & Smidt 2022)."""
+    from e3nn.util.test import assert_equivariant
+
+    state, s, t = inputs()
+
+    def moved(positions: Tensor) -> Tensor:
+        return run(net, {**state, "positions": positions}, s, t)["positions"]
+
+    assert_equivariant(
+        moved, args_in=[state["positions"]], irreps_in=["cartesian_points"], irreps_out=["cartesian_points"],
+        do_translation=True, tolerance=1e-8,
+    )  # fmt: skip
