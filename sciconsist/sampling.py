@@ -22,10 +22,13 @@ from sciconsist.flowmap import FlowMap
 from sciconsist.geometry import Torus
 from sciconsist.parametrisations import Parametrisation
 from sciconsist.random import Generators, draw_prior
-from sciconsist.schedules import TimesLike, grid, karras, shifted, uniform
-from sciconsist.state import Mask, State, Times, apply_mask, expand, field_of, leaves, map_fields
+from sciconsist.schedules import TimesLike, grid, karras, shifted, snr_uniform, uniform
+from sciconsist.solvers import STAGES, hold, ode
+from sciconsist.state import Mask, State, Times, apply_mask, expand, leaves, map_fields
 
-__all__ = ["Level", "jump", "karras", "ode", "sample", "shifted", "stream", "uniform"]
+__all__ = [
+    "STAGES", "Level", "diffuse", "jump", "karras", "ode", "sample", "shifted", "snr_uniform", "stream", "uniform",
+]  # fmt: skip
 
 
 @torch.no_grad()
@@ -76,8 +79,8 @@ def stream(
     steps = _jumps(model, x, times, condition, mask, gamma, generator)
     for k, (s, t, before, f, after) in enumerate(steps, 1):
         zero = map_fields(torch.zeros_like, s)
-        preview = _hold(before, model.apply_f(before, f, s, zero, mask), s, zero)
-        yield Level(k, t, after, _hold(after, preview, t, zero))
+        preview = hold(before, model.apply_f(before, f, s, zero, mask), s, zero)
+        yield Level(k, t, after, hold(after, preview, t, zero))
 
 
 def _jumps(
@@ -100,13 +103,13 @@ def _jumps(
         if noisy and any(bool((end > 0).any()) for end in leaves(t)):
             assert generator is not None
             noise = draw_prior(model.geometry, x, mask, generator=generator)
-            y = model.each(_diffuse, y, noise, w, t, gamma, mask)
-        y = _hold(x, y, s, t)
+            y = model.each(diffuse, y, noise, w, t, gamma, mask)
+        y = hold(x, y, s, t)
         yield s, t, x, f, y
         x = y
 
 
-def _diffuse(
+def diffuse(
     row: Parametrisation, x: Tensor, noise: Tensor, w: Tensor, t: Tensor, gamma: float, mask: Tensor | None
 ) -> Tensor:
     """x at time w noised up to t > w: x_t = r x_w + sqrt(b_t^2 - r^2 b_w^2) eps, r = a_t / a_w."""
@@ -122,104 +125,6 @@ def _diffuse(
     ratio = row.path.a(t) / row.path.a(w)
     spread = (row.path.b(t).square() - (ratio * row.path.b(w)).square()).clamp_min(0).sqrt()
     return expand(ratio, x).to(x.dtype) * x + expand(spread, x).to(x.dtype) * noise
-
-
-@torch.no_grad()
-def ode(
-    model: FlowMap,
-    x: State,
-    times: TimesLike,
-    method: str = "heun",
-    *,
-    condition: Any = None,
-    mask: Mask = None,
-) -> State:
-    """Follow the map's diagonal, the probability-flow ODE, through `times`, in either direction.
-
-    euler     order 1, K evaluations
-    midpoint  order 2, 2K
-    heun      order 2, 2K: Implements Algorithm 1 of Karras et al. 2022
-    rk4       order 4, 4K: the classical Runge-Kutta method
-
-    Where the velocity is singular at 0 (endpoint rows, the VP path) the step that ends there is the map's own
-    algebra with the diagonal's F, X = A(s,0) x + B(s,0) F: the denoiser itself in endpoint form, what EDM's
-    last step is. It costs 1 evaluation if all fields are such, and its local error is of second order.
-    """
-    if method not in STAGES:
-        raise UserError(f"method {method!r}: expected one of {', '.join(STAGES)}")
-    singular: dict[Any, bool] = {name: _singular(row) for name, row in model.rows.items()}
-    for s, t in pairwise(grid(x, times)):
-        last = {n: singular[n] and bool(((field_of(t, n) == 0) & (field_of(s, n) > 0)).any()) for n in singular}
-        still = {n: bool((field_of(t, n) == field_of(s, n)).all()) for n in singular}
-        y = x
-        if not all(last[n] or still[n] for n in singular):
-            y = STAGES[method](model, x, s, t, condition, mask)
-        if any(last.values()):
-            closed = model.apply_f(x, model.f(x, s, s, condition, mask), s, t, mask)
-            y = _merge(y, closed, t, last)
-        x = _hold(x, y, s, t)
-    return x
-
-
-def _merge(y: State, closed: State, t: Times, last: Mapping[str | None, bool]) -> State:
-    """Take `closed` where a singular field arrives at 0."""
-
-    def one(old: Tensor, new: Tensor, end: Tensor) -> Tensor:
-        return torch.where(expand(end == 0, old), new, old)
-
-    if isinstance(y, Mapping):
-        assert isinstance(closed, Mapping)
-        return {n: one(v, closed[n], field_of(t, n)) if last[n] else v for n, v in y.items()}
-    assert isinstance(closed, Tensor) and isinstance(t, Tensor)
-    return one(y, closed, t)
-
-
-def _singular(row: Parametrisation) -> bool:
-    """Whether the velocity diverges at time 0."""
-    return row.kind == "endpoint" or float(row.path.db(torch.zeros(()))) > 1e6
-
-
-def _move(model: FlowMap, x: State, v: State, h: Times) -> State:
-    """exp_x(h v)."""
-    step = map_fields(lambda v_, h_: expand(h_, v_).to(v_.dtype) * v_, v, h)
-    return model.geometry.exp(x, step)  # type: ignore[arg-type]
-
-
-def _between(s: Times, t: Times, part: float) -> Times:
-    return map_fields(lambda a, b: a + part * (b - a), s, t)
-
-
-def _euler(model: FlowMap, x: State, s: Times, t: Times, condition: Any, mask: Mask) -> State:
-    return _move(model, x, model.velocity(x, s, condition, mask), _gap(s, t))
-
-
-def _midpoint(model: FlowMap, x: State, s: Times, t: Times, condition: Any, mask: Mask) -> State:
-    half = _between(s, t, 0.5)
-    middle = _euler(model, x, s, half, condition, mask)
-    return _move(model, x, model.velocity(middle, half, condition, mask), _gap(s, t))
-
-
-def _heun(model: FlowMap, x: State, s: Times, t: Times, condition: Any, mask: Mask) -> State:
-    h = _gap(s, t)
-    d = model.velocity(x, s, condition, mask)
-    d_next = model.velocity(_move(model, x, d, h), t, condition, mask)
-    return _move(model, x, map_fields(lambda a, b: 0.5 * (a + b), d, d_next), h)
-
-
-def _rk4(model: FlowMap, x: State, s: Times, t: Times, condition: Any, mask: Mask) -> State:
-    h, half = _gap(s, t), _between(s, t, 0.5)
-    k1 = model.velocity(x, s, condition, mask)
-    k2 = model.velocity(_move(model, x, k1, _gap(s, half)), half, condition, mask)
-    k3 = model.velocity(_move(model, x, k2, _gap(s, half)), half, condition, mask)
-    k4 = model.velocity(_move(model, x, k3, h), t, condition, mask)
-    return _move(model, x, map_fields(lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6, k1, k2, k3, k4), h)
-
-
-def _gap(s: Times, t: Times) -> Times:
-    return map_fields(lambda a, b: b - a, s, t)
-
-
-STAGES = {"euler": _euler, "midpoint": _midpoint, "heun": _heun, "rk4": _rk4}
 
 
 @torch.no_grad()
@@ -268,8 +173,3 @@ def _is_shape(value: Any) -> bool:
 def _empty(model: FlowMap, shape: Sequence[int]) -> Tensor:
     weight = next(model.parameters(), torch.zeros(()))
     return torch.zeros(tuple(shape), dtype=weight.dtype, device=weight.device)
-
-
-def _hold(old: State, new: State, s: Times, t: Times) -> State:
-    """`new`, but `old` bit by bit where the time stands still."""
-    return map_fields(lambda x, y, a, b: torch.where(expand(a == b, x), x, y), old, new, s, t)

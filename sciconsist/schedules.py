@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sciconsist.errors import UserError
+from sciconsist.paths import Linear, Path
 from sciconsist.state import State, Times, batch_size, field_of, leaves
 
 TimesLike = Any  # Sequence[float] | Tensor [K+1] or [K+1, B] | a dict of those and of numbers
@@ -29,6 +30,27 @@ def shifted(n: int, shift: float) -> Tensor:
     """Times moved toward the noise by `shift` > 1 (Esser et al. 2024, eq. 23): `[n + 1]`."""
     t = uniform(n)
     return shift * t / (1 + (shift - 1) * t)
+
+
+def snr_uniform(n: int, path: Path | None = None, low: float = 0.01, high: float = 0.99) -> Tensor:
+    """Equal steps of log a/b (Lu et al. 2022, DPM-Solver) from `high` to `low`, whose ends then are 1 and 0: `[n + 1]`.
+
+    The path's logarithm is inverted by bisection; the linear path is the default.
+    """
+    path = path if path is not None else Linear()
+    if not 0 < low < high < 1:
+        raise UserError(f"snr_uniform: expected 0 < low < high < 1, found {low} and {high}")
+    ends = torch.tensor([high, low], dtype=torch.float64)
+    first, last = torch.log(path.a(ends) / path.b(ends)).tolist()
+    wanted = torch.linspace(first, last, _positive(n) + 1, dtype=torch.float64)
+    below, above = torch.full_like(wanted, low), torch.full_like(wanted, high)
+    for _ in range(60):
+        middle = 0.5 * (below + above)
+        noisy = torch.log(path.a(middle) / path.b(middle)) < wanted  # the time sought is earlier
+        below, above = torch.where(noisy, below, middle), torch.where(noisy, middle, above)
+    times = 0.5 * (below + above)
+    times[0], times[-1] = 1.0, 0.0
+    return times
 
 
 def grid(x: State, times: TimesLike) -> list[Times]:
