@@ -175,7 +175,7 @@ class DomainContract:
         with torch.no_grad():
             for name, p in model.named_parameters():
                 if name in gradients:
-                    p -= gradients[name] * min(1e-3, 1e-3 / size**0.5)
+                    p.sub_(gradients[name] * min(1e-3, 1e-3 / size**0.5))
             assert float(loss()) < float(before)
 
     def test_bad_items_are_refused_in_one_line(self) -> None:

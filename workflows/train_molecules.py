@@ -43,14 +43,14 @@ class TrainConfig(RunConfig):
     network: NetworkConfig = NetworkConfig()
     atom_scale: float = 2.0
     bond_scale: float = 2.0
-    length_factor: float = Field(0.4, gt=0)
+    length_factor: float = Field(default=0.4, gt=0)
     length_power: float = 0.5
     min_count: int = 2  # classes of atoms seen less often are left out, with their molecules
     given: float = 0.2  # share of the batch with the graph given: conformers and refinement
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
 
 
-DISTILL_DEFAULTS = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
+DISTILL_DEFAULTS: dict[str, Any] = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
 
 
 def endpoint_metric(domain: MoleculeDomain) -> Callable[..., Tensor]:
