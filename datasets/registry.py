@@ -146,7 +146,7 @@ _TABLE = (
             "train": ("mp_train.npz",), "val": ("mp_val.npz",), "test": ("mp_test.npz",),
             "large": ("mp_train_52.npz",),
         },
-        None,
+        "mp20bt:load",
         {
             "mp_train.npz": "f5421588811ecb1b3ba57496b25e30e218e775451c24371ce96aca2b8cca2d5c",
             "mp_val.npz": "777598f40cce4ca95ed168fd890f344998bb481c3bea67e1e5feda005ab6f01a",
