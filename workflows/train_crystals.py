@@ -1,0 +1,131 @@
+"""Training crystal models: flow matching, and distillation to few steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from pymatgen.core import Element
+
+from sciconsist import __version__
+from sciconsist.domains.crystals.adapter import CrystalConfig, cell_statistics
+from sciconsist.domains.crystals.crystals import Crystal
+from sciconsist.domains.crystals.elements import descriptors
+from sciconsist.domains.crystals.files import CrystalRecord
+from sciconsist.domains.crystals.network import NetworkConfig
+from sciconsist.errors import UserError
+from sciconsist.flowmap import FlowMap
+from sciconsist.recipes import RECIPES
+from sciconsist.training import FitResult
+from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, read_data
+from sciconsist.workflows.models import build, load
+from sciconsist.workflows.runs import RunConfig, Until, run
+from sciconsist.workflows.train_molecules import DISTILL
+
+
+class TrainConfig(RunConfig):
+    """What `--config FILE.toml` and `--set key=value` may say."""
+
+    network: NetworkConfig = NetworkConfig()
+    species_scale: float = Field(3.0, gt=0)
+    max_atoms: int = Field(20, gt=0)  # larger crystals are left out
+    prediction: float = Tasks.prediction  # shares of the batch: see crystal_data.Tasks
+    separate: float = Tasks.separate
+    cell_given: float = Tasks.cell_given
+    sites_given: float = Tasks.sites_given
+    space_group: float = Tasks.space_group
+    values: float = Tasks.values
+    anchor: float = 0.25  # distillation: share of the batch on the diagonal
+
+    def tasks(self) -> Tasks:
+        return Tasks(**{name: getattr(self, name) for name in asdict(Tasks())})
+
+
+DISTILL_DEFAULTS = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
+
+
+def train(
+    data: str | Sequence[CrystalRecord],
+    out: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    until: Until,
+    init: str | Path | None = None,
+) -> FitResult:
+    """Flow matching on crystals; with `init` from a model's weights, of its sizes and elements."""
+    config = config or TrainConfig()
+    records, source = read_data(data)
+    crystals, skipped = crystals_of(records, config.max_atoms)
+    model = load(init) if init is not None else new_model(crystals, config)
+    known, unknown = split_known(crystals, model)
+    model.card = {**card_of(source, len(known), skipped + unknown), "recipe": "fm"}
+    ready = CrystalData(known, model.domain, config.tasks())
+    return run(model, RECIPES["fm"], ready, out, config, until, metric=model.domain.metric)
+
+
+def distill(
+    teacher: str | Path,
+    data: str | Sequence[CrystalRecord],
+    out: str | Path,
+    recipe: str = "lmd_fd",
+    config: TrainConfig | None = None,
+    *,
+    until: Until,
+    init: str | Path | None = None,
+) -> FitResult:
+    """A student that jumps as far as `teacher` walks, starting from the teacher's weights (or `init`)."""
+    if recipe not in DISTILL:
+        raise UserError(f"recipe {recipe!r}: expected one of {', '.join(DISTILL)}")
+    config = config or TrainConfig(**DISTILL_DEFAULTS)
+    row, old = DISTILL[recipe], load(teacher)
+    model = load(init if init is not None else teacher)
+    records, source = read_data(data)
+    crystals, skipped = crystals_of(records, config.max_atoms)
+    known, unknown = split_known(crystals, model)
+    model.card = {
+        **card_of(source, len(known), skipped + unknown), "recipe": recipe, "teacher": old.card.get("name"),
+        "teacher_sha256": old.card.get("sha256"),
+    }  # fmt: skip
+    ready = CrystalData(known, model.domain, config.tasks(), config.anchor, row.kind)
+    old.to(until.device)
+    return run(model, row, ready, out, config, until, teacher=old, metric=model.domain.metric)
+
+
+def new_model(crystals: Sequence[Crystal], config: TrainConfig) -> FlowMap:
+    """A fresh model whose elements, sizes and cells are those of the crystals."""
+    elements = sorted({int(z) for c in crystals for z in c.numbers})
+    mean, std = cell_statistics(crystals)
+    sizes = [len(c) for c in crystals]
+    values = np.array([c.values for c in crystals])
+    counted = np.isfinite(values).any(0)
+    known = np.where(counted, values, 0.0)
+    whole = CrystalConfig(
+        elements=elements,
+        table=descriptors([Element.from_Z(z).symbol for z in elements]),
+        cell_mean=mean,
+        cell_std=std,
+        size_histogram={n: sizes.count(n) for n in sorted(set(sizes))},
+        value_mean=[round(float(v), 4) for v in np.nanmean(known, 0)],
+        value_std=[round(float(max(v, 1e-3)), 4) for v in np.nanstd(known, 0)],
+        species_scale=config.species_scale,
+        network=config.network,
+    )
+    return build({"domain": "crystals", **json.loads(whole.model_dump_json())})
+
+
+def split_known(crystals: Sequence[Crystal], model: FlowMap) -> tuple[list[Crystal], int]:
+    """Crystals of elements that the model knows, and how many there are of others."""
+    classes = model.domain.class_of
+    known = [c for c in crystals if all(int(z) in classes for z in c.numbers)]
+    if not known:
+        raise UserError(f"none of the {len(crystals)} crystals is of elements the model knows")
+    return known, len(crystals) - len(known)
+
+
+def card_of(source: dict[str, str], used: int, skipped: int) -> dict[str, Any]:
+    return {**source, "domain": "crystals", "crystals": used, "crystals_left_out": skipped, "version": __version__}
