@@ -158,7 +158,7 @@ _TABLE = (
         Dataset(
             name, "crystals", title, "https://github.com/txie-93/cdvae or jiaor17/DiffCSP (data/)",
             licence, cite,
-            {split: (f"{folder}/{split}.csv",) for split in ("train", "val", "test")},
+            {split: (f"{folder}/{split}.csv",) for split in ("train", "val", "test")}, f"crystal_csv:{folder}",
         )
         for name, folder, title, licence, cite in (
             ("mp-20", "mp_20", "Materials Project, at most 20 atoms", "CC-BY 4.0", _MP),
@@ -171,17 +171,48 @@ _TABLE = (
         "era5-andes", "climate", "ERA5 monthly means 1960-2009, tropical Andes", "Copernicus C3S",
         "free with attribution to Copernicus C3S", _ERA5,
         {"train": ("andes/era5_19??.nc", "andes/era5_200[0-4].nc"), "val": ("andes/era5_200[5-9].nc",)},
+        "reanalysis:andes",
     ),
     Dataset(
         "era5land-kerala", "climate", "ERA5-Land daily 2022-2024, Kerala", "Copernicus C3S",
         "free with attribution to Copernicus C3S", "Muñoz-Sabater et al. 2021, doi:10.5194/essd-13-4349-2021",
         {"train": ("kerala/kerala_era5_202[23].nc",), "val": ("kerala/kerala_era5_2024.nc",)},
+        "reanalysis:kerala",
     ),
     Dataset(
         "era5-uk", "climate", "ERA5 hourly t2m, March 2019, United Kingdom", "Copernicus C3S",
         "free with attribution to Copernicus C3S", _ERA5,
         # one file: hours before 480 train, from 504 validate
-        {"train": ("era5-2mt-2019-03-uk.grib",), "val": ("era5-2mt-2019-03-uk.grib",)},
+        {"train": ("era5-2mt-2019-03-uk.grib",), "val": ("era5-2mt-2019-03-uk.grib",)}, "reanalysis:uk",
+    ),
+    Dataset(
+        "era5-france", "climate", "ERA5 monthly t2m, msl, tp 1979-2022, northern France", "Copernicus C3S",
+        "free with attribution to Copernicus C3S", _ERA5, {"all": ("france_era5_monthly_1979-2022.nc",)},
+        "reanalysis:france",
+    ),
+    Dataset(
+        "cordex-iberia", "climate", "EURO-CORDEX EUR-44 daily winter tas and pr, Iberia", "https://esgf.io (CORDEX)",
+        "CORDEX terms of use (research)", "Jacob et al. 2014, doi:10.1007/s10113-013-0499-2",
+        {"all": ("iberia_cordex_1983-2002.nc",)}, "reanalysis:iberia",
+    ),
+    Dataset(
+        "fmi-radar", "climate", "Radar rain rate, Finland, 5 minutes, about 1 km", "https://en.ilmatieteenlaitos.fi/open-data",
+        "CC BY 4.0", "Finnish Meteorological Institute", {"all": ("fmi_radar_20160928.nc",)}, "reanalysis:fmi_radar",
+    ),
+    Dataset(
+        "arpege-arome", "climate", "One ARPEGE and AROME run, 2018-05-01, north-west France", "Météo-France",
+        "Etalab 2.0", "Météo-France",
+        {"coarse": ("arpege_arome/arpege_PRECIP_NW_*.grib",), "fine": ("arpege_arome/arome_PRECIP_NW_*.grib",)},
+        "reanalysis:arpege_arome",
+    ),
+    Dataset(
+        "era-interim", "climate", "ERA-Interim, one global month at 0.75 degrees", "ECMWF", "CC BY 4.0",
+        "Dee et al. 2011, doi:10.1002/qj.828", {"all": ("global/ERA_Interim_2017a.nc",)}, "reanalysis:era_interim",
+    ),
+    Dataset(
+        "ersst", "climate", "ERSST v5, global monthly sea surface temperature at 2 degrees", "NOAA PSL", "public domain",
+        "Huang et al. 2017, doi:10.1175/JCLI-D-16-0836.1", {"all": ("global/ersst_sst.mnmean_2010-2020.nc",)},
+        "reanalysis:ersst",
     ),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -53,6 +53,22 @@ def find_axes(dataset: xr.Dataset, variables: Sequence[str], where: str) -> tupl
     """
     first = variables[0]
     time, stamp, dataset = _time(dataset, first, where)
+    found, dataset = find_spatial(dataset, first, where)
+    axes = replace(found, time=time, stamp=stamp)
+    kept = (time, axes.y, axes.x)
+    dataset = dataset.squeeze([d for d in dataset[first].dims if d not in kept and dataset.sizes[d] == 1])
+    for name in variables:
+        extra = [f"{d} of {dataset.sizes[d]}" for d in dataset[name].dims if d not in kept]
+        if extra:
+            raise UserError(f"{where}: {name} has another dimension, {', '.join(extra)}; select one entry of it")
+        lacking = [d for d in kept if d not in dataset[name].dims]
+        if lacking:
+            raise UserError(f"{where}: {name} has no dimension {lacking[0]}, which {first} has; choose --variables")
+    return axes, dataset
+
+
+def find_spatial(dataset: xr.Dataset, first: str, where: str) -> tuple[Axes, xr.Dataset]:
+    """The same without time, of one variable; a rotated grid gets its `lat` and `lon`. Raises UserError."""
     lat, lon = _coordinate(dataset, first, _LAT, "lat"), _coordinate(dataset, first, _LON, "lon")
     if lat is None or lon is None:
         dataset, lat, lon = _rotated(dataset, first, where)
@@ -61,17 +77,8 @@ def find_axes(dataset: xr.Dataset, variables: Sequence[str], where: str) -> tupl
         raise UserError(f"{where}: {lat} and {lon} have dimensions {dataset[lat].dims} and {dataset[lon].dims}; "
                         "expected one each, or the same two")  # fmt: skip
     y, x = map(str, spatial)
-    single = [d for d in dataset[first].dims if d not in (time, y, x) and dataset.sizes[d] == 1]
-    dataset = dataset.squeeze(single)
-    for name in variables:
-        extra = [f"{d} of {dataset.sizes[d]}" for d in dataset[name].dims if d not in (time, y, x)]
-        if extra:
-            raise UserError(f"{where}: {name} has another dimension, {', '.join(extra)}; select one entry of it")
-        lacking = [d for d in (time, y, x) if d not in dataset[name].dims]
-        if lacking:
-            raise UserError(f"{where}: {name} has no dimension {lacking[0]}, which {first} has; choose --variables")
     grid, flipped, native = _grid(dataset, lat, lon, y, x, where)
-    return Axes(time, stamp, y, x, lat, lon, grid, flipped, native), dataset
+    return Axes("", "", y, x, lat, lon, grid, flipped, native), dataset
 
 
 def _time(dataset: xr.Dataset, first: str, where: str) -> tuple[str, str, xr.Dataset]:

@@ -115,8 +115,12 @@ def open_source(where: str | Path | xr.Dataset, variables: Sequence[str] | None 
 
 
 def open_dataset(where: str | Path) -> xr.Dataset:
-    """A lazy dataset of a file, a Zarr store, a folder or a pattern (several files need dask). Raises UserError."""
-    paths = _paths(str(where))
+    """A lazy dataset of a file, a Zarr store, a folder or a pattern of files. Raises UserError."""
+    return open_paths(_paths(str(where)), str(where))
+
+
+def open_paths(paths: Sequence[Path], where: str) -> xr.Dataset:
+    """A lazy dataset of files that follow each other in time (several need dask). Raises UserError."""
     kinds = {probe.kind_of(path) for path in paths}
     for path in paths:
         kind = probe.kind_of(path)
