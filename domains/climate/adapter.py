@@ -1,0 +1,230 @@
+"""The climate domain: a fine field is a closed-form mean, and a residual that the flow map generates.
+
+residual x = (g(y) - g(mean)) / spread, g = log(1 + y) for precipitation and y otherwise; back again
+y = mean + spread x for temperature, wind and pressure, its block means removed, and for precipitation the
+shares of max(0, g^-1(g(mean) + spread x)) in the coarse cell's amount. Both are exact in their conservation,
+inside training and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from sciconsist.domain import Batch
+from sciconsist.domains.climate.conserve import shares, spread_out, zero_mean
+from sciconsist.domains.climate.fields import NON_NEGATIVE, UNITS
+from sciconsist.domains.climate.means import SiteMean, lapse_mean
+from sciconsist.domains.climate.network import OFFSET_FEATURES, FieldNetwork, NetworkConfig, offset_features, offsets
+from sciconsist.domains.climate.scores import fair_crps
+from sciconsist.domains.climate.statics import (
+    CALENDAR,
+    COARSE_FEATURES,
+    FINE_FEATURES,
+    Terrain,
+    coarse_features,
+    fine_features,
+)
+from sciconsist.flowmap import FlowMap
+from sciconsist.geometry import Euclidean
+from sciconsist.paths import Linear
+
+Condition = dict[str, Any]
+
+
+class Site(BaseModel):
+    """The fixed domain of a site model: the centres of its coarse cells, in degrees, rows from north to south."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lat: list[float]
+    lon: list[float]
+    radius: int = Field(2, ge=0)  # of the mean's neighbourhood, coarse cells
+    cross: bool = True  # the mean looks at the other variables, too
+
+
+class ClimateConfig(BaseModel):
+    """Everything needed to rebuild the model around its weights."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    variables: list[str]
+    factor: int = Field(4, ge=2, le=8)  # fine cells a side in a coarse one; a model without site takes others, too
+    site: Site | None = None
+    network: NetworkConfig = NetworkConfig()
+    centre: list[float]  # mean and standard deviation of the coarse fields after g
+    scale: list[float]
+    spread: list[float]  # standard deviation of the residual; of a site model relative to that of each cell
+    temperature: list[float] = []  # noise is multiplied by it: calibrated on data held out; empty is 1
+
+
+@dataclass
+class ClimateDomain:
+    """Adapter between fields and the core."""
+
+    config: ClimateConfig
+
+    def __post_init__(self) -> None:
+        unknown = [n for n in self.config.variables if n not in UNITS]
+        if unknown:
+            raise ValueError(f"variable {unknown[0]!r}: expected some of {', '.join(UNITS)}")
+        self.geometry = Euclidean()
+        self.names = tuple(self.config.variables)
+        self.positive = torch.tensor([n in NON_NEGATIVE for n in self.names])
+
+    def model(self) -> FlowMap:
+        net = ClimateNetwork(self.config)
+        model = FlowMap(net, Linear(), self.geometry, "endpoint")
+        model.domain, model.config = self, self.config.model_dump()
+        return model
+
+    def network(self, size: Any = None) -> nn.Module:
+        return ClimateNetwork(self.config)
+
+    def collate(self, items: Sequence[Batch]) -> Batch:
+        """Batches of one lattice size into one."""
+        first = items[0].condition
+        joined = {
+            k: torch.cat([b.condition[k] for b in items]) if isinstance(v, Tensor) else v for k, v in first.items()
+        }
+        masks = None if items[0].mask is None else torch.cat([b.mask for b in items])  # type: ignore[misc]
+        return Batch(torch.cat([b.x0 for b in items]), condition=joined, mask=masks)  # type: ignore[arg-type]
+
+    def decode(self, batch: Batch) -> list[Tensor]:
+        """Residuals to fields `[C, H, W]` in their units."""
+        return list(self.fields(batch.x0, batch.condition))  # type: ignore[arg-type]
+
+    def metrics(self, samples: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, float]:
+        """Fair CRPS and spread of the samples as one ensemble about each reference (see metrics/ for the rest)."""
+        ensemble, truth = torch.stack(list(samples)), torch.stack(list(reference))
+        score = fair_crps(ensemble[:, None].expand(-1, len(truth), *ensemble.shape[1:]), truth)
+        return {"fair_crps": float(score.mean()), "spread": float(ensemble.std(0).mean())}
+
+    # --- what the network is told ---------------------------------------------------------------------------
+
+    def transform(self, y: Tensor) -> Tensor:
+        """g of fields `[B, C, ...]`."""
+        positive = self.positive.to(y.device).view(1, -1, *[1] * (y.dim() - 2))
+        return torch.where(positive, torch.log1p(y.clamp_min(0)), y)
+
+    def base(self, net: ClimateNetwork, coarse: Tensor, ground: Terrain, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        """The closed-form mean `[B, C, H, W]`, conserving."""
+        if net.mean is not None:
+            raw = net.mean(coarse, ground.valid, origin)
+        else:
+            raw = lapse_mean(
+                coarse, ground.valid, ground.coarse_height, ground.height, self.names, ground.factor, ground.periodic
+            )
+        return self.conserved_mean(raw, coarse, ground)
+
+    def conserved_mean(self, raw: Tensor, coarse: Tensor, ground: Terrain) -> Tensor:
+        area = ground.area[None, None].to(raw)
+        coarse = torch.where(ground.valid, coarse, torch.zeros_like(coarse))
+        detail = zero_mean(raw, area, ground.factor) + spread_out(coarse, ground.factor)
+        rain = shares(raw.clamp_min(0), torch.zeros_like(raw), coarse, area, ground.factor)
+        return torch.where(self.positive.view(1, -1, 1, 1), rain, detail)
+
+    def condition(
+        self, coarse: Tensor, base: Tensor, ground: Terrain, calendar: Tensor, present: Tensor, net: ClimateNetwork,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Condition:  # fmt: skip
+        """What the network is told of B times on one lattice: every entry begins with the batch.
+
+        coarse `[B, C, h, w]` in units, base as `base` gives it, calendar `[B, 4]`, present `[B, C]` (1 where the
+        variable is known; the others' values do not matter). `origin`: the first cell's place in a site.
+        """
+        B, C, h, w = coarse.shape
+        k, like = ground.factor, coarse
+        known = present[:, :, None, None] * ground.valid.to(like)
+        coarse = torch.where(known > 0, coarse, torch.zeros_like(coarse))
+        centre, scale = (torch.tensor(v, dtype=like.dtype)[None, :, None, None] for v in (self.config.centre, self.config.scale))
+        g_coarse = self.transform(coarse)
+        seen = present[:, :, None, None]
+        detail = (self.transform(base) - spread_out(g_coarse, k)) / scale * spread_out(known, k)
+        spread = net.local_spread(origin, (h, w), k).to(like)[None].expand(B, C, h * k, w * k)
+        o = offsets(k, like)
+        waves = offset_features(*torch.meshgrid(o, o, indexing="ij"), 1 / k).repeat(1, h, w)
+        inside = (ground.area > 0).to(like)
+        fixed = torch.cat([fine_features(ground).to(like), inside[None], waves])
+        season = calendar.to(like) if self.config.site is not None else torch.zeros_like(calendar).to(like)
+        return {
+            "coarse": torch.cat([
+                (g_coarse - centre) / scale * known, seen.expand(B, C, h, w),
+                ground.valid.to(like).expand(B, 1, h, w), coarse_features(ground).to(like).expand(B, -1, h, w),
+                season[:, :, None, None].expand(-1, -1, h, w),
+            ], 1),
+            "fine": torch.cat([
+                detail, torch.log(spread / torch.tensor(self.config.spread, dtype=like.dtype)[None, :, None, None]),
+                fixed.expand(B, -1, -1, -1),
+            ], 1),
+            "base": base, "amount": coarse, "spread": spread,
+            "area": ground.area.to(like).expand(B, 1, h * k, w * k),
+            "box": torch.tensor(origin).expand(B, 2), "periodic": ground.periodic,
+        }  # fmt: skip
+
+    # --- residuals ------------------------------------------------------------------------------------------
+
+    def residual(self, y: Tensor, condition: Condition) -> Tensor:
+        """x of fields y `[B, C, H, W]`."""
+        return (self.transform(y) - self.transform(condition["base"])) / condition["spread"]
+
+    def fields(self, x: Tensor, condition: Condition, conserve: bool = True) -> Tensor:
+        """y of residuals x, in units; with the coarse cells' own means unless `conserve` is off."""
+        base, area, amount = condition["base"], condition["area"], condition["amount"]
+        factor = x.shape[-1] // amount.shape[-1]
+        step = condition["spread"] * x
+        rain = torch.expm1((torch.log1p(base.clamp_min(0)) + step).clamp(0, 12))
+        if conserve:
+            rain = shares(rain, base.clamp_min(0), amount, area, factor)
+            step = zero_mean(step, area, factor)
+        return torch.where(self.positive.to(x.device).view(1, -1, 1, 1), rain, base + step)
+
+
+class ClimateNetwork(FieldNetwork):
+    """The field network with what a site model has measured of its domain."""
+
+    spread: Tensor
+    ground: Tensor
+
+    def __init__(self, config: ClimateConfig) -> None:
+        C, site = len(config.variables), config.site
+        lattice = None if site is None else (len(site.lat), len(site.lon))
+        super().__init__(
+            C, 2 * C + 1 + COARSE_FEATURES + CALENDAR, 2 * C + FINE_FEATURES + 1 + OFFSET_FEATURES, config.network, lattice
+        )
+        self.mean: SiteMean | None = None
+        if lattice is not None and site is not None:
+            self.mean = SiteMean(C, config.factor, lattice, site.radius, site.cross)
+            self.halo += site.radius
+            fine = (lattice[0] * config.factor, lattice[1] * config.factor)
+            self.register_buffer("spread", torch.ones(C, *fine))
+            self.register_buffer("ground", torch.zeros(3, *fine))  # height (m), land, cells that have values
+        else:
+            self.register_buffer("spread", torch.tensor(config.spread)[:, None, None], persistent=False)
+            self.halo += 2
+
+    def local_spread(self, origin: tuple[int, int], shape: tuple[int, int], factor: int) -> Tensor:
+        """Standard deviation of the residual `[C, H, W]`."""
+        if self.mean is None:
+            return self.spread.expand(-1, shape[0] * factor, shape[1] * factor)
+        return self.spread[(slice(None), *block(origin, shape, factor))]
+
+    def local_ground(self, origin: tuple[int, int], shape: tuple[int, int], factor: int) -> Tensor:
+        """Height, land and mask `[3, H, W]` of a block of a site."""
+        return self.ground[(slice(None), *block(origin, shape, factor))]
+
+
+def block(origin: tuple[int, int], shape: tuple[int, int], factor: int) -> tuple[slice, slice]:
+    """Fine cells of a block of coarse ones."""
+    (i, j), (h, w) = origin, shape
+    return slice(i * factor, (i + h) * factor), slice(j * factor, (j + w) * factor)
+
+
+def from_config(config: dict[str, Any]) -> ClimateDomain:
+    """The domain a checkpoint's config describes. Raises pydantic's ValidationError when a key is unknown."""
+    return ClimateDomain(ClimateConfig(**config))
