@@ -53,9 +53,11 @@ def split_records(path: Path) -> Iterator[str]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     rest = "".join(lines)
     if rest.strip():
-        if "M  END" not in rest:
-            raise UserError(f"{path}, record {count + 1}: found the end of the file, expected M  END; it is cut off")
-        yield rest  # a single mol block, without $$$$
+        _, end, fields = rest.partition("M  END")
+        if not end or count or fields.strip():  # a single mol block alone may do without $$$$
+            expected = "$$$$" if end else "M  END"
+            raise UserError(f"{path}, record {count + 1}: found the end of the file, expected {expected}; it is cut off")
+        yield rest
     elif count == 0:
         raise UserError(f"{path}: found an empty file, expected SDF records")
 

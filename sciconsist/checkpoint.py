@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -68,8 +69,18 @@ def save_model(
     }
     meta["sha256"] = digest(tensors, meta)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, meta)
+        write_tensors(tensors, temporary, meta)
     return meta["sha256"]
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, meta: dict[str, str] | None = None) -> None:
+    """safetensors' `save_file` whose failure to write is the OSError it stands for."""
+    try:
+        save_file(tensors, path, meta)
+    except SafetensorError as error:
+        if found := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(found[1]), os.strerror(int(found[1])), os.fspath(path)) from error
+        raise
 
 
 def stored(value: Tensor, half: bool) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from sciconsist.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a full disk, a quota and a size limit answer
 
 
 @contextmanager
@@ -24,20 +27,21 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     or a pipe (/dev/stdout) is yielded itself. Raises OSError, which names `path`, when writing fails.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at its file
-    if target.exists() and not (target.is_file() or target.is_dir()):
-        yield target
-        return
+    device = target.exists() and not (target.is_file() or target.is_dir())
     # The tail of a long name keeps temporary names within the 255 bytes a name may have.
-    temporary = target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{target.name[-60:]}")
+    temporary = target if device else target.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{target.name[-60:]}")
     try:
         yield temporary
-        _replace(temporary, target)
+        if not device:
+            _replace(temporary, target)
     except OSError as error:
-        if error.filename is not None and os.fspath(error.filename) == os.fspath(temporary):
+        full = error.errno in FULL and error.filename is None  # `write` does not say of which file
+        if full or str(error.filename).startswith(os.fspath(temporary)):
             error.filename, error.filename2 = os.fspath(path), None
         raise
     finally:
-        _remove(temporary)
+        if not device:
+            _remove(temporary)
 
 
 def _replace(temporary: Path, target: Path) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from sciconsist.checkpoint import fill
+from sciconsist.checkpoint import fill, write_tensors
 from sciconsist.ema import EMA, Decay, Profile
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
@@ -39,7 +39,7 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Tensor], info: Map
     target = folder / f"{PREFIX}{step:08d}"
     with atomic_path(target) as temporary:
         temporary.mkdir()
-        save_file(flat, temporary / "tensors.safetensors")
+        write_tensors(flat, temporary / "tensors.safetensors")
         checked = {**info, "step": step, "sha256": sha256_file(temporary / "tensors.safetensors")}
         (temporary / "state.json").write_text(json.dumps(checked, indent=1, sort_keys=True))
         for path in (temporary / "tensors.safetensors", temporary / "state.json", temporary):

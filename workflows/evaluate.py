@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,12 @@ def evaluate_molecules(
     posebusters: int = 0,
     energy: int = 0,
     limit: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Score an SDF file (or molecules) against a data set's split or an SDF file of real molecules.
 
     `limit` bounds the reference molecules. Novelty is against all of QM9's SMILES where the data folder has
-    them. Raises UserError.
+    them. `say` hears that the work begins, once the inputs are read. Raises UserError.
     """
     if isinstance(samples, list):
         mols, source = samples, f"{len(samples)} molecules"
@@ -53,6 +55,7 @@ def evaluate_molecules(
         mols, source = [record.mol for record in read_sdf(samples, sanitize=False)], str(samples)
     real, name = read_reference(reference, limit)
     known, novelty = qm9_smiles()
+    say(f"scoring {len(mols)} molecules beside {len(real)} of {name}")
     found = evaluate(mols, Reference.from_molecules(real), known, posebusters=posebusters, energy=energy)
     best = ceiling(real, known, posebusters=posebusters, energy=energy)
     about = {

@@ -38,8 +38,9 @@ def molecules(
     targets = [check_output(path, suffixes=(end,)) for path, end in ((output, ".json"), (html, ".html")) if path]
     from sciconsist.workflows.evaluate import evaluate_molecules
 
-    note(f"scoring against {reference}, about a minute", quiet)
-    found = evaluate_molecules(samples, reference, posebusters=posebusters, energy=energy, limit=limit)
+    found = evaluate_molecules(
+        samples, reference, posebusters=posebusters, energy=energy, limit=limit, say=lambda text: note(text, quiet)
+    )
     result = found.to_json()
     if output is not None:
         with atomic_path(output) as temporary:

@@ -66,3 +66,17 @@ def progress(label: str, total: int | None, quiet: bool = False) -> Iterator[Cal
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda n: bar.advance(task, n)
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """The folder a command writes to, checked and made; removed again when the command ends with nothing in it."""
+    from sciconsist.files import check_output
+
+    there = path.exists()
+    folder = check_output(path, "folder")
+    try:
+        yield folder
+    finally:
+        if not there and not any(folder.iterdir()):
+            folder.rmdir()

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sciconsist.cli.options import BatchSize, Device, Json, Output, Quiet, Seed, emit, note
+from sciconsist.cli.options import BatchSize, Device, Json, Output, Quiet, Seed, emit, output_folder
 
 Data = Annotated[str, typer.Option("--data", help="A data set (qm9-gfn2), or an .npz or .sdf file.")]
 Config = Annotated[Path | None, typer.Option("--config", help="Settings as TOML.")]
@@ -71,16 +71,16 @@ def distill(
     Example:
       sciconsist distill run/model.safetensors --recipe lmd_fd --data qm9-gfn2 --minutes 60 -o student
     """
-    folder = _folder(output, minutes, steps)
-    from sciconsist.workflows.devices import pick_device
-    from sciconsist.workflows.models import describe
-    from sciconsist.workflows.runs import Until, read_config, trainer
+    _check_end(minutes, steps)
+    with output_folder(output) as folder:
+        from sciconsist.workflows.devices import pick_device
+        from sciconsist.workflows.models import describe
+        from sciconsist.workflows.runs import Until, read_config, trainer
 
-    domain = trainer(str(describe(model)["config"].get("domain")))
-    chosen = read_config(domain.TrainConfig, config, _with_batch(settings, batch_size), **domain.DISTILL_DEFAULTS)
-    until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
-    note(f"distilling {model} by {recipe} on {data}, {until.device}", quiet)
-    _report(domain.distill(model, data, folder, recipe, chosen, until=until, init=init), folder, as_json)
+        domain = trainer(str(describe(model)["config"].get("domain")))
+        chosen = read_config(domain.TrainConfig, config, _with_batch(settings, batch_size), **domain.DISTILL_DEFAULTS)
+        until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
+        _report(domain.distill(model, data, folder, recipe, chosen, until=until, init=init), folder, as_json)
 
 
 def _train(
@@ -89,24 +89,22 @@ def _train(
     as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """`train DOMAIN`: the same for every domain, whose module has the settings and the training."""
-    folder = _folder(output, minutes, steps)
-    from sciconsist.workflows.devices import pick_device
-    from sciconsist.workflows.runs import Until, read_config, trainer
+    _check_end(minutes, steps)
+    with output_folder(output) as folder:
+        from sciconsist.workflows.devices import pick_device
+        from sciconsist.workflows.runs import Until, read_config, trainer
 
-    own = trainer(domain)
-    chosen = read_config(own.TrainConfig, config, _with_batch(settings, batch_size))
-    until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
-    note(f"training on {data}, {until.device}", quiet)
-    _report(own.train(data, folder, chosen, until=until, init=init), folder, as_json)
+        own = trainer(domain)
+        chosen = read_config(own.TrainConfig, config, _with_batch(settings, batch_size))
+        until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
+        _report(own.train(data, folder, chosen, until=until, init=init), folder, as_json)
 
 
-def _folder(output: Path, minutes: float | None, steps: int | None) -> Path:
+def _check_end(minutes: float | None, steps: int | None) -> None:
     from sciconsist.errors import UserError
-    from sciconsist.files import check_output
 
     if minutes is None and steps is None:
         raise UserError("say when to stop: --minutes or --steps")
-    return check_output(output, "folder")
 
 
 def _with_batch(settings: list[str] | None, batch_size: int | None) -> list[str]:

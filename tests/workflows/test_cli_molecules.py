@@ -61,8 +61,79 @@ def test_outputs_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert status == 2 and str(path) in err and err.count("\n") == 1
     if os.path.exists("/dev/full"):
         status, _, err = call(capsys, "generate", "molecules", "-n", 2, "-o", "/dev/full")
-        assert status == 2 and "No space left" in err
+        assert status == 2 and err.startswith("error: /dev/full: No space left")
     assert (tmp_path / "file").read_text() == "kept" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def sdf(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An SDF file of ours, as text."""
+    path = tmp_path_factory.mktemp("input") / "m.sdf"
+    assert main(["generate", "molecules", "-n", "6", "-o", str(path), "--quiet"]) == 0
+    return path.read_text()
+
+
+@pytest.mark.parametrize("damage", ["cut in half", "an unknown element"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "evaluate molecules IN --reference IN -o OUT.json",
+        "generate conformers IN -n 1 -o OUT.sdf",
+        "train molecules --data IN --steps 1 -o OUT",
+    ],
+)
+def test_a_damaged_sdf_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sdf: str, damage: str, command: str
+) -> None:
+    path = tmp_path / "in.sdf"
+    path.write_text(sdf[: len(sdf) // 2] if damage == "cut in half" else sdf.replace(" C   0", " Xx  0"))
+    words = [w.replace("IN", str(path)).replace("OUT", str(tmp_path / "out")) for w in command.split()]
+    status, out, err = call(capsys, *words)
+    assert status == 2 and out == "" and err.count("\n") == 1, err
+    assert err.startswith(f"error: {path}, record ") and "expected" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["in.sdf"]
+
+
+@pytest.mark.parametrize("command", ["generate molecules", "generate conformers CCO", "models show"])
+def test_a_checkpoint_with_flipped_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    from sciconsist.workflows.models import locate
+
+    content = bytearray(locate("molecules-qm9gfn2").read_bytes())
+    for place in range(100_000, 100_016):
+        content[place] ^= 255
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    rest = [path] if command == "models show" else ["--model", path, "-o", tmp_path / "m.sdf"]
+    status, out, err = call(capsys, *command.split(), *rest)
+    assert status == 2 and out == "" and err.count("\n") == 1 and f"{path}: its sha256" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX limits")
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate molecules -n 100 -o OUT/m.sdf",
+        "generate conformers CCO -n 100 -o OUT/c.sdf",
+        "train molecules --data IN --steps 1 -o OUT",
+    ],
+)
+def test_a_disk_that_fills_up(tmp_path: Path, sdf: str, command: str) -> None:
+    """A limit on the size of a file stands for the disk: the write that crosses it fails half-way."""
+    import resource
+
+    (tmp_path / "in.sdf").write_text(sdf)
+    out = tmp_path / "out"
+    out.mkdir()
+    words = [w.replace("IN", str(tmp_path / "in.sdf")).replace("OUT", str(out)) for w in command.split()]
+    limit = 20_000
+    done = subprocess.run(
+        [sys.executable, "-m", "sciconsist", *words], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"error: {out}") and "free some space" in done.stderr
+    assert not [p for p in out.rglob("*") if p.suffix in (".sdf", ".safetensors") or ".tmp" in p.name]
 
 
 def test_conformers_partly_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
