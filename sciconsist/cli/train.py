@@ -46,6 +46,37 @@ def molecules(
            as_json, quiet)  # fmt: skip
 
 
+def climate(
+    data: Annotated[
+        str, typer.Option("--data", help="A data set (era5-andes) or NetCDF, GRIB, Zarr of fine fields; several: a,b,c.")
+    ],
+    output: Output,
+    config: Config = None,
+    settings: Settings = None,
+    init: Init = None,
+    minutes: Minutes = None,
+    steps: TrainSteps = None,
+    resume: Resume = False,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a downscaling model of one domain from its fine fields, in minutes; of several, one for any region.
+
+    One run fits the closed-form mean, the flow, the flow map and the fair CRPS, and calibrates the spread on times
+    held out. The folder gets model.safetensors. Ctrl-C saves after the step in hand; --resume goes on.
+
+    \b
+    Example:
+      sciconsist train climate --data era5-uk --minutes 10 -o run
+      sciconsist train climate --data "mine/*.nc" --set variables='["tp"]' --set factor=5 --minutes 10 -o run
+    """
+    _train("climate", data, output, config, settings, init, minutes, steps, resume, batch_size, device, seed,
+           as_json, quiet)  # fmt: skip
+
+
 def distill(
     model: Annotated[str, typer.Argument(help="The teacher: a model's name or file.")],
     data: Data,
