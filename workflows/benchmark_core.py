@@ -179,9 +179,9 @@ def jobs(recipes: Sequence[str], targets: Sequence[str], stress: bool) -> Iterat
         for recipe in (*BASELINES, *recipes):
             if recipe != "exact" or TARGETS[target].exact is not None:
                 yield target, recipe, False
-    if stress and "gaussians8" in targets:
-        for recipe in recipes:
-            yield "gaussians8", recipe, True
+        if stress and target == "gaussians8":
+            for recipe in recipes:
+                yield target, recipe, True
 
 
 def key_of(row: Row) -> tuple[str, str, bool]:

@@ -33,7 +33,7 @@ class Target:
     compare: Callable[[Any, Any], Any] = lambda x, mask: x
     ground: Geometry | None = None
     batch: int = 256
-    rate: float = 3e-3
+    rate: float = 8e-3
 
 
 def fresh(build: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -149,8 +149,8 @@ def points() -> Target:
         lambda seed: FlowMap(fresh(Points, seed), Linear(), Euclidean(zero_com=True), None, 0.55),
         compare=distances,
         batch=48,
-        rate=2e-3,
+        rate=4e-3,
     )
 
 
-TARGETS: dict[str, Target] = {t.name: t for t in (gaussians8(), moons(), mixture1d(), torus(), categories(), points())}
+TARGETS: dict[str, Target] = {t.name: t for t in (gaussians8(), mixture1d(), torus(), categories(), points(), moons())}

@@ -58,5 +58,5 @@ class Continuous(nn.Module):
         self.layers = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        out: Tensor = self.layers(t[:, None].to(self.layers[0].weight.dtype))
+        out: Tensor = self.layers(t[:, None].to(next(self.parameters()).dtype))
         return out

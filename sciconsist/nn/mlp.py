@@ -32,17 +32,21 @@ class MLP(nn.Module):
         super().__init__()
         self.embedding = embedding if embedding is not None else Sinusoidal(16)
         self.periodic = periodic
-        inputs = size * (4 if periodic else 1) + 2 * self.embedding.width + conditions
-        sizes = [inputs, *[width] * layers, size]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.inputs = nn.Linear(size * (4 if periodic else 1) + conditions, width)
+        self.clock = nn.Linear(2 * self.embedding.width, width)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise([*[width] * layers, size]))
+        with torch.no_grad():  # keeps the variance through SiLU, where torch's default loses it layer by layer
+            for layer in (self.inputs, self.clock, *self.layers):
+                layer.weight.mul_(math.sqrt(3.0) * (1.0 if layer in (self.inputs, self.clock) else 1.6))
 
     def forward(self, x: Tensor, s: Tensor, t: Tensor, condition: Tensor | None = None, mask: Any = None) -> Tensor:
         h = x.flatten(1)
         if self.periodic:
             h = torch.cat([f(2 * math.pi * k * h) for k in (1, 2) for f in (torch.sin, torch.cos)], -1)
-        h = torch.cat([h, self.embedding(s).to(h.dtype), self.embedding(s - t).to(h.dtype)], -1)
         if condition is not None:
             h = torch.cat([h, condition.to(h.dtype)], -1)
-        for layer in self.layers[:-1]:
-            h = nn.functional.silu(layer(h))
-        return self.layers[-1](h).view(x.shape)
+        clock = torch.cat([self.embedding(s), self.embedding(s - t)], -1).to(h.dtype)
+        h = self.inputs(h) + self.clock(clock)
+        for layer in self.layers:
+            h = layer(nn.functional.silu(h))
+        return h.view(x.shape)
