@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rdkit import Chem
 from torch import Tensor
 
 from sciconsist.datasets import qm9_gfn2, registry
+from sciconsist.datasets.records import MoleculeRecord
 from sciconsist.datasets.sdf import read_sdf
 from sciconsist.domain import Batch
 from sciconsist.domains.molecules.adapter import MoleculeDomain, draw_times
-from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph
+from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
+from sciconsist.domains.molecules.properties import measure
 from sciconsist.errors import UserError
 from sciconsist.times import Split, split_point
 
+UNTOLD = 0.2  # share of a batch that is told no property
 NARROW = (0.08, 0.5)  # the split's share of the interval, log-uniform
 
 
@@ -31,6 +35,7 @@ class MoleculeData:
     given: float = 0.2
     anchor: float = 0.25
     kind: str | None = None
+    values: Tensor | None = None  # `[M, P]` of the domain's properties, NaN where unknown
 
     def __len__(self) -> int:
         return len(self.graphs)
@@ -38,6 +43,9 @@ class MoleculeData:
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         x0, condition, mask = self.domain.encode(self.graphs[indices])
         count = len(indices)
+        if self.values is not None:
+            told = drop_out(self.values[indices], generator)
+            condition = self.domain.condition(mask["atoms"], told)
         given = torch.rand(count, generator=generator) < self.given
         noise = self.domain.geometry.prior(x0, mask, generator=generator)
         noise = self.domain.couple(x0, noise, mask, given)  # type: ignore[arg-type]
@@ -46,6 +54,19 @@ class MoleculeData:
         else:
             times = split_times(count, given, self.anchor, self.kind, generator)
         return Batch(x0, noise, times, condition, mask)  # type: ignore[arg-type]
+
+
+def drop_out(values: Tensor, generator: torch.Generator) -> Tensor:
+    """Values `[B, P]` with NaN for what the network is not told this time.
+
+    All are hidden in a share UNTOLD of the batch, which learns the unconditional model that guidance needs; else
+    each is told with a chance drawn for the molecule, so that one property alone and all together both occur.
+    """
+    count = len(values)
+    chance = torch.rand(count, 1, generator=generator)
+    chance = torch.where(torch.rand(count, 1, generator=generator) < UNTOLD, torch.zeros(()), chance)
+    hidden = torch.rand(values.shape, generator=generator) >= chance
+    return values.masked_fill(hidden, torch.nan)
 
 
 def split_times(count: int, given: Tensor, anchor: float, kind: str, generator: torch.Generator) -> Split:
@@ -71,14 +92,14 @@ def split_times(count: int, given: Tensor, anchor: float, kind: str, generator: 
     return Split(fields(s), fields(w), fields(t))
 
 
-def read_data(data: str | Sequence[Chem.Mol]) -> tuple[list[Chem.Mol], dict[str, str]]:
-    """Molecules of a data set's name (`NAME:SPLIT`, train by default), an .npz or .sdf; their origin."""
+def read_data(data: str | Sequence[Chem.Mol]) -> tuple[list[MoleculeRecord], dict[str, str]]:
+    """Records of a data set's name (`NAME:SPLIT`, train by default), an .npz or .sdf; their origin."""
     if not isinstance(data, str):
-        return list(data), {"data": "your own molecules", "data_licence": "unknown"}
+        return [MoleculeRecord(mol, "") for mol in data], {"data": "your own molecules", "data_licence": "unknown"}
     path = Path(data)
     if path.exists():
         records = qm9_gfn2.read(path, None, True) if path.suffix == ".npz" else read_sdf(path)
-        return [r.mol for r in records], {"data": path.name, "data_licence": "unknown"}
+        return records, {"data": path.name, "data_licence": "unknown"}
     if path.suffix in (".npz", ".sdf"):
         raise UserError(f"{data}: no such file; expected a data set's name, an .npz or an .sdf file")
     name, _, split = data.partition(":")
@@ -91,18 +112,34 @@ def read_data(data: str | Sequence[Chem.Mol]) -> tuple[list[Chem.Mol], dict[str,
         "data_licence": entry.licence,
         "data_citation": entry.citation,
     }
-    return [r.mol for r in registry.load(name, split)], origin
+    return registry.load(name, split), origin
 
 
-def heavy_graphs(mols: Sequence[Chem.Mol], domain: MoleculeDomain) -> tuple[list[HeavyGraph], int]:
-    """Graphs of molecules the model can hold, and how many it cannot (a radical, an unknown class)."""
-    graphs = []
-    for mol in mols:
+def property_values(records: Sequence[MoleculeRecord], names: Sequence[str]) -> np.ndarray:
+    """Properties of molecules, `[M, P]`; NaN where a record does not have what GFN2-xTB would say."""
+    return np.array([measure(r.mol, names, r.properties) for r in records]).reshape(len(records), len(names))
+
+
+def training_set(
+    records: Sequence[MoleculeRecord], domain: MoleculeDomain, values: np.ndarray | None = None, **options: Any
+) -> tuple[MoleculeData, int]:
+    """The records a model can hold, ready for `fit`, and how many it cannot (a radical, an unknown class).
+
+    `values` `[M, P]` are the properties the domain knows, measured here when left out.
+    """
+    names = [p.name for p in domain.config.properties]
+    if names and values is None:
+        values = property_values(records, names)
+    graphs: list[HeavyGraph] = []
+    kept: list[int] = []
+    for row, rec in enumerate(records):
         try:
-            graphs.append(heavy_graph(mol, domain.vocabulary))
+            graphs.append(heavy_graph(rec.mol, domain.vocabulary))
         except (KeyError, ValueError):
             continue
+        kept.append(row)
     if not graphs:
         known = ", ".join(domain.vocabulary.symbols)
-        raise UserError(f"none of the {len(mols)} molecules fits the model, which knows {known}")
-    return graphs, len(mols) - len(graphs)
+        raise UserError(f"none of the {len(records)} molecules fits the model, which knows {known}")
+    told = torch.from_numpy(values[kept]).float() if names and values is not None else None
+    return MoleculeData(pad_graphs(graphs), domain, values=told, **options), len(records) - len(graphs)

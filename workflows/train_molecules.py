@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from rdkit import Chem
 from torch import Tensor
 
 from sciconsist import __version__
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
-from sciconsist.domains.molecules.graphs import close_shells, pad_graphs
+from sciconsist.domains.molecules.graphs import close_shells
 from sciconsist.domains.molecules.network import NetworkConfig
+from sciconsist.domains.molecules.properties import Known, check_names, summarise
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -23,7 +24,7 @@ from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.times import Split
 from sciconsist.training import FitResult
 from sciconsist.workflows.models import build, load
-from sciconsist.workflows.molecule_data import MoleculeData, heavy_graphs, read_data
+from sciconsist.workflows.molecule_data import property_values, read_data, training_set
 from sciconsist.workflows.runs import RunConfig, Until, run
 
 # The rows that suit a molecule teacher: the core's, and finite forms whose targets stay on the simplex.
@@ -47,7 +48,13 @@ class TrainConfig(RunConfig):
     length_power: float = 0.5
     min_count: int = 2  # classes of atoms seen less often are left out, with their molecules
     given: float = 0.2  # share of the batch with the graph given: conformers and refinement
+    properties: tuple[str, ...] = ()  # what the model can be told, such as gap,logp (domains/molecules/properties.py)
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
+
+    @field_validator("properties", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
 
 
 DISTILL_DEFAULTS: dict[str, Any] = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
@@ -71,17 +78,42 @@ def train(
     until: Until,
     init: str | Path | None = None,
 ) -> FitResult:
-    """Flow matching on molecules; with `init` from a model's weights, of its sizes and classes."""
+    """Flow matching on molecules; with `init` from a model's weights, of its sizes and classes.
+
+    `config.properties` that the model of `init` does not know yet are added to it: what it can do stays as it is.
+    """
     config = config or TrainConfig()
-    mols, source = read_data(data)
+    records, source = read_data(data)
+    names = check_names(config.properties)
+    values = property_values(records, names)
+    told = [summarise(name, values[:, k]) for k, name in enumerate(names)]
     if init is not None:
         model = load(init)
+        if told:
+            model = with_properties(model, told)
     else:
-        model = new_model(mols, config)
-    graphs, skipped = heavy_graphs(mols, model.domain)
-    model.card = {**card_of(source, len(graphs), skipped), "recipe": "fm"}
-    ready = MoleculeData(pad_graphs(graphs), model.domain, config.given)
+        model = new_model([r.mol for r in records], config, told)
+    ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
+    model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
+
+
+def with_properties(model: FlowMap, told: Sequence[Known]) -> FlowMap:
+    """The model with a branch for properties, silent at first; its own branch where it has the same names."""
+    old = [p.name for p in model.domain.config.properties]
+    names = [p.name for p in told]
+    if old == names:
+        return model
+    if old:
+        raise UserError(f"properties {', '.join(names)}: the model to start from has {', '.join(old)}; name the same")
+    config = {k: v for k, v in model.config.items() if k != "domain"}
+    config = {**config, "properties": [p.model_dump() for p in told]}
+    config["network"] = {**config["network"], "conditions": len(told)}
+    wider = build({"domain": "molecules", **config})
+    absent, strange = wider.load_state_dict(model.state_dict(), strict=False)
+    if strange or not all(name.startswith("net.condition.") for name in absent):
+        raise UserError(f"the weights to start from lack {', '.join(absent)}")
+    return wider
 
 
 def distill(
@@ -100,18 +132,18 @@ def distill(
     config = config or TrainConfig(**DISTILL_DEFAULTS)
     row, old = DISTILL[recipe], load(teacher)
     model = load(init if init is not None else teacher)
-    mols, source = read_data(data)
-    graphs, skipped = heavy_graphs(mols, model.domain)
+    records, source = read_data(data)
+    options = {"given": config.given, "anchor": config.anchor, "kind": row.kind}
+    ready, skipped = training_set(records, model.domain, **options)
     model.card = {
-        **card_of(source, len(graphs), skipped), "recipe": recipe, "teacher": old.card.get("name"),
+        **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
-    ready = MoleculeData(pad_graphs(graphs), model.domain, config.given, config.anchor, row.kind)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
 
 
-def new_model(mols: Sequence[Chem.Mol], config: TrainConfig) -> FlowMap:
+def new_model(mols: Sequence[Chem.Mol], config: TrainConfig, told: Sequence[Known] = ()) -> FlowMap:
     """A fresh model whose classes and sizes are those of the molecules."""
     bare = []
     for mol in mols:
@@ -122,10 +154,12 @@ def new_model(mols: Sequence[Chem.Mol], config: TrainConfig) -> FlowMap:
     if not len(vocabulary):
         raise UserError("the training data have no atom class often enough; lower min_count")
     sizes = [mol.GetNumAtoms() for mol in bare]
-    names = ("network", "atom_scale", "bond_scale", "length_factor", "length_power")
+    names = ("atom_scale", "bond_scale", "length_factor", "length_power")
     whole = MoleculeConfig(
         vocabulary=vocabulary.to_config(),
         size_histogram={n: sizes.count(n) for n in sorted(set(sizes))},
+        network=config.network.model_copy(update={"conditions": len(told)}),
+        properties=list(told),
         **{name: getattr(config, name) for name in names},
     )
     return build({"domain": "molecules", **json.loads(whole.model_dump_json())})

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from rdkit import Chem
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
 from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
+from sciconsist.domains.molecules.properties import Known
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -41,6 +42,13 @@ class MoleculeConfig(BaseModel):
     length_factor: float = 0.75  # Å per unit of a cloud of N heavy atoms is length_factor * N ** length_power
     length_power: float = 0.3
     size_histogram: dict[int, int] = {}
+    properties: list[Known] = []  # what the network may be told; network.conditions is their number
+
+    @model_validator(mode="after")
+    def _a_condition_for_each_property(self) -> MoleculeConfig:
+        if self.network.conditions != len(self.properties):
+            raise ValueError(f"network.conditions is {self.network.conditions} for {len(self.properties)} properties")
+        return self
 
 
 @dataclass
@@ -108,7 +116,25 @@ class MoleculeDomain:
         (count, n), mask = node.shape, self.masks(node)
         shapes = {"positions": (n, 3), "atoms": (n, len(self.vocabulary)), "bonds": (n, n, 4)}
         empty: dict[str, Tensor] = {name: torch.zeros(count, *shape) for name, shape in shapes.items()}
-        return Batch(empty, condition={"length_scale": self.length_scale(node)}, mask=mask)  # type: ignore[arg-type]
+        return Batch(empty, condition=self.condition(node), mask=mask)  # type: ignore[arg-type]
+
+    def condition(self, node: Tensor, told: Tensor | None = None) -> dict[str, Tensor]:
+        """What the network is told of molecules of a node mask `[B, N]`.
+
+        `told` `[B, P]` are property values in their units, NaN where nothing is told (everywhere when it is None).
+        """
+        found = {"length_scale": self.length_scale(node)}
+        if self.config.properties:
+            shape = (len(node), len(self.config.properties))
+            told = torch.full(shape, torch.nan) if told is None else told
+            mean, std = (
+                torch.tensor([getattr(p, name) for p in self.config.properties], device=told.device)
+                for name in ("mean", "std")
+            )
+            known = torch.isfinite(told)
+            values = torch.where(known, ((told - mean) / std).clamp(-5.0, 5.0), 0.0)
+            found |= {"values": values.float(), "known": known.float()}
+        return found
 
     def decode(self, batch: Batch) -> list[Chem.Mol]:
         """States at time 0 as molecules: the likeliest consistent graphs, hydrogens placed.
@@ -145,7 +171,8 @@ class MoleculeDomain:
     def encode(self, graphs: PaddedGraphs) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Clean state, condition and masks of a batch."""
         mask = self.masks(graphs.mask)
-        scale = self.length_scale(graphs.mask)
+        condition = self.condition(graphs.mask)
+        scale = condition["length_scale"]
         atoms, bonds = self.geometry["atoms"], self.geometry["bonds"]
         assert isinstance(atoms, Simplex) and isinstance(bonds, Simplex)
         state = {
@@ -153,7 +180,7 @@ class MoleculeDomain:
             "atoms": atoms.encode(graphs.classes, len(self.vocabulary), mask["atoms"]),
             "bonds": bonds.encode(graphs.orders, 4, mask["bonds"]),
         }
-        return state, {"length_scale": scale}, mask
+        return state, condition, mask
 
     def couple(
         self, x0: dict[str, Tensor], noise: dict[str, Tensor], mask: dict[str, Tensor], given: Tensor

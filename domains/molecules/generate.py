@@ -196,7 +196,7 @@ def _batch(
     domain: MoleculeDomain = model.domain
     node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
     mask = domain.masks(node)
-    condition = {"length_scale": domain.length_scale(node)}
+    condition = domain.condition(node)
     noise = draw_noise(domain, sizes, indices, seed, "prior")
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
     state, raw = settle_graphs(model, noise, condition, mask, plan, fresh)

@@ -39,6 +39,11 @@ def _sa_scorer() -> ModuleType:
     return module
 
 
+def sa_score(mol: Chem.Mol) -> float:
+    """Synthetic accessibility of a sanitised molecule without explicit hydrogens, 1 (easy) to 10."""
+    return float(_sa_scorer().calculateScore(mol))
+
+
 def descriptors(mol: Chem.Mol) -> np.ndarray:
     """The twelve descriptors of a sanitised molecule, `[12]`, in the order of `DESCRIPTORS`."""
     with rdBase.BlockLogs():
@@ -48,7 +53,7 @@ def descriptors(mol: Chem.Mol) -> np.ndarray:
             [
                 rdMolDescriptors.CalcCrippenDescriptors(mol)[0],
                 QED.qed(mol),
-                _sa_scorer().calculateScore(mol),
+                sa_score(mol),
                 rdMolDescriptors.CalcTPSA(mol),
                 len(rings),
                 rings.count(3),
