@@ -45,6 +45,18 @@ class Axes:
         rows, columns = (slice(None, None, -1) if flip else slice(None) for flip in self.flipped)
         return values[..., rows, columns]
 
+    def in_file(self, box: tuple[slice, slice]) -> tuple[slice, slice]:
+        """Rows and columns of the grid as the file counts them."""
+        lengths = self.grid.shape
+        turned = [turn(part, n) if flip else part for part, n, flip in zip(box, lengths, self.flipped)]
+        return turned[0], turned[1]
+
+
+def turn(part: slice, length: int) -> slice:
+    """The slice that picks the same entries of an axis turned round."""
+    start, stop, _ = part.indices(length)
+    return slice(length - stop, length - start)
+
 
 def find_axes(dataset: xr.Dataset, variables: Sequence[str], where: str) -> tuple[Axes, xr.Dataset]:
     """The axes that all `variables` share, and the dataset without dimensions of one entry beside them.

@@ -27,7 +27,6 @@ METHODS = (*INTERPOLATIONS, "lapse", *LEARNING)
 ENSEMBLES = ("bootstrap",)
 HALO = 2  # coarse cells around a tile that a method may look at
 _DRY = 1e-3  # mm/day: a climatology below it makes no ratio
-_LARGEST_RATIO = 20.0  # of rain to its climatology
 
 
 @dataclass(frozen=True)
@@ -124,9 +123,8 @@ def delta(coarse: Fields, place: Place, past: Past) -> np.ndarray:
     change = coarse.values - base
     for c, name in enumerate(coarse.names):
         if name in NON_NEGATIVE:
-            ratio = coarse.values[:, c] / np.maximum(base[:, c], _DRY)
-            change[:, c] = np.minimum(ratio, _LARGEST_RATIO)
-    out = interpolate(change, coarse.grid, place.target, "bilinear", coarse.mask)
+            change[:, c] = coarse.values[:, c] / np.maximum(base[:, c], _DRY)
+    out = interpolate(change, coarse.grid, place.target, "bilinear", coarse.mask & past.coarse.mask)
     for c, name in enumerate(coarse.names):
         out[:, c] = out[:, c] * fine[now, c] if name in NON_NEGATIVE else out[:, c] + fine[now, c]
     return clip(out, coarse.names)
@@ -158,18 +156,19 @@ def map_quantiles(values: np.ndarray, source: np.ndarray, target: np.ndarray, ra
     nodes = min(len(source), len(target), 100)
     q = (np.arange(nodes) + 0.5) / nodes
     flat = values.reshape(len(values), -1)
-    a = np.quantile(source.reshape(len(source), -1), q, axis=0, method="hazen")
-    b = np.quantile(target.reshape(len(target), -1), q, axis=0, method="hazen")
+    a, b = (np.quantile(x.reshape(len(x), -1), q, axis=0, method="hazen") for x in (source, target))
+    cell = np.arange(flat.shape[1])
     out = np.empty(flat.shape)
-    for k in range(flat.shape[1]):
-        x = flat[:, k]
-        inner = np.interp(x, a[:, k], b[:, k])
-        for beyond, end in ((x < a[0, k], 0), (x > a[-1, k], -1)):
-            if ratio and a[end, k] > _DRY:
-                inner = np.where(beyond, x * min(b[end, k] / a[end, k], _LARGEST_RATIO), inner)
-            else:
-                inner = np.where(beyond, x + b[end, k] - a[end, k], inner)
-        out[:, k] = inner
+    for n, x in enumerate(flat):
+        low = np.clip((a <= x).sum(0) - 1, 0, max(nodes - 2, 0))
+        high = np.minimum(low + 1, nodes - 1)
+        x0, x1, y0, y1 = a[low, cell], a[high, cell], b[low, cell], b[high, cell]
+        inner = y0 + np.clip((x - x0) / np.where(x1 > x0, x1 - x0, 1.0), 0.0, 1.0) * (y1 - y0)
+        for beyond, end in ((x < a[0], 0), (x > a[-1], -1)):
+            scaled = ratio & (a[end] > _DRY)
+            moved = np.where(scaled, x * b[end] / np.where(scaled, a[end], 1.0), x + b[end] - a[end])
+            inner = np.where(beyond, moved, inner)
+        out[n] = inner
     return out.reshape(values.shape)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from .variables import Conversion, canonical_name, check_values, conversion, sta
 
 _CHUNK = 16  # times looked at together when the mask is made
 _OPTIONS = {"netcdf3": "netcdf4", "netcdf5": "netcdf4", "hdf5": "netcdf4", "grib": "cfgrib", "zarr": "zarr"}
+Box = tuple[slice, slice]
+EVERYWHERE: Box = (slice(None), slice(None))
 ERA5_ATTRIBUTION = (
     "Contains modified Copernicus Climate Change Service information. Neither the European Commission nor ECMWF is "
     "responsible for any use that may be made of it."
@@ -50,34 +52,44 @@ class Source:
     calendar: str
     mask: np.ndarray
     attributes: dict[str, str]
+    has_holes: bool = False  # some cell of the mask lacks a value at some time
 
-    def read(self, steps: slice = slice(None), names: Sequence[str] | None = None) -> Fields:
+    def read(self, steps: slice = slice(None), names: Sequence[str] | None = None, box: Box = EVERYWHERE) -> Fields:
         """Fields `[T, C, H, W]` of some times, float64 in canonical units, north first and eastward.
+
+        `box` are rows and columns of the grid, for a part of a domain that is too large to read.
 
         A value missing at one time only, in a cell that has others, is filled from its neighbours: `holes` tells
         where. Raises UserError for values that are not finite or that no weather makes.
         """
         chosen = tuple(names) if names is not None else self.names
-        times = self.times[steps]
-        values = np.empty((len(times), len(chosen), *self.axes.grid.shape))
+        times, grid, mask = self.times[steps], self.axes.grid, self.mask[box]
+        if box != EVERYWHERE:
+            grid = grid.crop(*box)
+        values = np.empty((len(times), len(chosen), *grid.shape))
         for c, name in enumerate(chosen):
-            raw = self._raw(name, steps)
+            raw = self._raw(name, steps, box)
             where = f"{self.where}: {self.original[name]}"
             values[:, c] = check_values(
                 name, self.conversions[name].to_canonical(raw), self.conversions[name].unit, where
             )
-        holes = ~np.isfinite(values) & self.mask
+        holes = ~np.isfinite(values) & mask
         for t, c in {(t, c) for t, c, *_ in np.argwhere(holes)}:
-            values[t, c] = _fill(values[t, c], self.mask)
-        values[..., ~self.mask] = np.nan
-        return Fields(values, chosen, times, self.axes.grid, self.mask, self.calendar, self.attributes)
+            values[t, c] = _fill(values[t, c], mask)
+        values[..., ~mask] = np.nan
+        return Fields(values, chosen, times, grid, mask, self.calendar, self.attributes)
+
+    def pick(self, names: Sequence[str]) -> Source:
+        """The same source with some of its variables."""
+        return replace(self, names=tuple(names), original={n: self.original[n] for n in names})
 
     def holes(self, steps: slice, name: str) -> np.ndarray:
         """Where `[T, H, W]` a cell of the mask has no value at that time."""
         return ~np.isfinite(self._raw(name, steps)) & self.mask
 
-    def _raw(self, name: str, steps: slice) -> np.ndarray:
-        array = self.dataset[self.original[name]].isel({self.axes.time: steps})
+    def _raw(self, name: str, steps: slice, box: Box = EVERYWHERE) -> np.ndarray:
+        rows, columns = self.axes.in_file(box)
+        array = self.dataset[self.original[name]].isel({self.axes.time: steps, self.axes.y: rows, self.axes.x: columns})
         try:
             return self.axes.orient(np.asarray(array.transpose(*self.axes.dims).values, np.float64))
         except (OSError, RuntimeError, EOFError, ValueError) as error:
@@ -110,7 +122,7 @@ def open_source(where: str | Path | xr.Dataset, variables: Sequence[str] | None 
         dataset, label, tuple(found), found, conversions, axes, times, calendar, np.ones(axes.grid.shape, bool),
         _attributes(dataset),
     )  # fmt: skip
-    source.mask = _mask(source)
+    _look_for_missing(source)
     return source
 
 
@@ -213,19 +225,26 @@ def _variables(dataset: xr.Dataset, where: str, wanted: Sequence[str] | None) ->
     return taken
 
 
-def _mask(source: Source) -> np.ndarray:
-    """Cells with a value at some time. Raises UserError for a variable without any."""
+def _look_for_missing(source: Source) -> None:
+    """Sets the mask: cells with a value at some time. Raises UserError for a variable without any.
+
+    The first times tell where nothing is ever missing; else all are read once, chunk by chunk.
+    """
     total = np.zeros(source.axes.grid.shape, bool)
+    evers = []
     for name in source.names:
-        ever = np.zeros_like(total)
+        ever, always = np.zeros_like(total), np.ones_like(total)
         for start in range(0, len(source.times), _CHUNK):
-            ever |= ~np.isnan(source._raw(name, slice(start, start + _CHUNK))).all(0)
-            if ever.all():
-                break
+            present = ~np.isnan(source._raw(name, slice(start, start + _CHUNK)))
+            ever |= present.any(0)
+            always &= present.all(0)
         if not ever.any():
             raise UserError(f"{source.where}: {source.original[name]} is missing everywhere; expected some values")
         total |= ever
-    return total
+        evers.append(ever)
+        source.has_holes |= bool((ever & ~always).any())
+    source.has_holes |= any(bool((ever != total).any()) for ever in evers)
+    source.mask = total
 
 
 def _fill(field: np.ndarray, mask: np.ndarray) -> np.ndarray:

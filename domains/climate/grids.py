@@ -31,11 +31,11 @@ def refine_axis(axis: np.ndarray, factor: float) -> np.ndarray:
     return np.round(x[low] + (place - low) * (x[low + 1] - x[low]), _ROUND)
 
 
-def refine(grid: Grid, factor: float) -> Grid:
+def refine(grid: Grid, factor: float, over_poles: bool = False) -> Grid:
     """The grid whose cells are `factor` times smaller each way and fill the same area.
 
     A whole number nests: every cell is split in factor x factor. Cells whose centre would lie beyond a pole are left
-    out. A factor that does not divide the globe keeps it periodic by rounding the number of cells.
+    out, unless `over_poles` keeps them, without area, so that a row centred on the pole nests too. A factor that does not divide the globe keeps it periodic by rounding the number of cells.
     """
     cell = (grid.cell[0] / factor, grid.cell[1] / factor)
     if grid.kind == "curvilinear":
@@ -43,7 +43,8 @@ def refine(grid: Grid, factor: float) -> Grid:
         lat, lon = (_refine_plane(plane, factor) for plane in (grid.lat, lon))
         return replace(grid, lat=lat, lon=lon, cell=cell)
     lat = refine_axis(grid.lat, factor)
-    lat = lat[np.abs(lat) <= 90 + 1e-6]
+    if not over_poles:
+        lat = lat[np.abs(lat) <= 90 + 1e-6]
     if grid.periodic:
         number = round(len(grid.lon) * factor)
         exact = len(grid.lon) * grid.cell[1] / number
@@ -77,6 +78,7 @@ def area_weights(grid: Grid, mask: np.ndarray | None = None) -> np.ndarray:
     if grid.kind == "rectilinear" and half > 0:
         north, south = np.minimum(lat + half, 90.0), np.maximum(lat - half, -90.0)
         weights = (np.sin(np.deg2rad(north)) - np.sin(np.deg2rad(south))) / (2 * np.sin(np.deg2rad(half)))
+        weights = np.where(lat - half < 90.0, weights, 0.0)
     else:
         weights = np.cos(np.deg2rad(lat))
     return weights if mask is None else np.where(mask, weights, 0.0)

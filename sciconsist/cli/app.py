@@ -27,10 +27,15 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("demo", "sciconsist.cli.demo:demo", "Make molecules and a report, offline, in under a minute."),
     ("generate molecules", "sciconsist.cli.generate:molecules", "Draw molecules into an SDF file."),
     ("generate conformers", "sciconsist.cli.generate:conformers", "Draw 3D conformers of given molecules."),
+    ("downscale", "sciconsist.cli.downscale:downscale", "Make coarse climate fields finer, as an ensemble."),
     ("evaluate molecules", "sciconsist.cli.evaluate:molecules", "Score molecules beside real ones."),
+    ("evaluate climate", "sciconsist.cli.evaluate:climate", "Score downscaled fields beside baselines."),
+    ("screen crystals", "sciconsist.cli.screen:crystals", "Check, relax and rank crystals."),
     ("train molecules", "sciconsist.cli.train:molecules", "Train a model by flow matching."),
+    ("train climate", "sciconsist.cli.train:climate", "Train a downscaling model."),
     ("distill", "sciconsist.cli.train:distill", "Teach a trained model to take few steps."),
     ("benchmark core", "sciconsist.cli.benchmark:core", "Train every recipe on targets with known answers."),
+    ("benchmark climate", "sciconsist.cli.benchmark:climate", "Score every downscaling method on five cases."),
     ("data list", "sciconsist.cli.data:list_data", "List the data sets."),
     ("data get", "sciconsist.cli.data:get", "Say where a data set is, or how to obtain it."),
     ("data build", "sciconsist.cli.data:build", "Build QM9-GFN2 molecules from SMILES."),
@@ -146,7 +151,7 @@ def _fail(message: str, status: int, label: str = "error") -> int:
 
 
 def _system_message(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         cure = "; free some space or choose another -o"
     else:
         cure = ""

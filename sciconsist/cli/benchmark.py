@@ -49,3 +49,49 @@ def core(
         return
     typer.echo(table(rows))
     note(f"wrote {folder / 'results.jsonl'} and {folder / 'table.md'}", quiet)
+
+
+def climate(
+    cases: Annotated[str | None, typer.Option("--cases", help="Those whose name contains it: 'andes tp'.")] = None,
+    members: Annotated[int, typer.Option("--members", min=2, help="Of every ensemble.")] = 16,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Network evaluations of the models.")] = 2,
+    limit: Annotated[int | None, typer.Option("--limit", min=2, help="Validation times at most.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="All figures as JSON.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score every method and the models of the package on five cases of real reanalysis, four times finer.
+
+    Needs era5-andes, era5-uk and era5land-kerala; about five minutes on one core.
+
+    \b
+    Example:
+      sciconsist benchmark climate
+      sciconsist benchmark climate --cases 'kerala tp' --steps 4 -o kerala.json
+    """
+    import json
+
+    from sciconsist.cli.options import plain
+    from sciconsist.files import atomic_path, check_output
+
+    path = check_output(output, suffixes=(".json",)) if output is not None else None
+    from sciconsist.workflows.benchmark_climate import COLUMNS, benchmark_climate
+
+    rows, case = [], ""
+    for row in benchmark_climate(cases, seed=seed, members=members, steps=steps, limit=limit):
+        rows.append(row)
+        if as_json:
+            continue
+        if row["case"] != case:
+            case = row["case"]
+            typer.echo(f"{case:<28}" + "".join(f"{c.replace('_', ' '):>18}" for c in COLUMNS))
+        typer.echo(
+            f"  {row['method']:<26}" + "".join(f"{row[c]:>18.4g}" if c in row else f"{'-':>18}" for c in COLUMNS)
+        )
+    if path is not None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(plain(rows), indent=1) + "\n", encoding="utf-8")
+        note(f"wrote {path}", quiet)
+    if as_json:
+        emit({"rows": rows}, True)

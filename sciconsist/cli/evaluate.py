@@ -62,3 +62,55 @@ def molecules(
 
 def _number(value: float | None) -> str:
     return f"{'-':>12}" if value is None else f"{value:>12.4g}"
+
+
+def climate(
+    samples: Annotated[Path, typer.Argument(help="A downscaled file: NetCDF or Zarr, with realization.")],
+    reference: Annotated[str, typer.Option("--reference", help="Fine truth: a file, or era5-andes:val and the like.")],
+    training: Annotated[
+        str | None, typer.Option("--training", help="Fine data of a past period: more baselines, as era5-andes:train.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="All figures as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="A report page to write.")] = None,
+    factor: Annotated[int | None, typer.Option("--factor", min=2, help="Of the samples; their file says it.")] = None,
+    baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Score the baselines, too.")] = True,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score a downscaled ensemble: CRPS, calibration, spectra, extremes, conservation, beside the baselines.
+
+    The baselines start from the block means of the truth. Every area mean is weighted by cosine of latitude.
+
+    \b
+    Example:
+      sciconsist evaluate climate fine.nc --reference truth.nc -o report.json --html report.html
+      sciconsist evaluate climate fine.nc --reference era5-andes:val --training era5-andes:train
+    """
+    from sciconsist.files import atomic_path, check_output
+
+    targets = [check_output(path, suffixes=(end,)) for path, end in ((output, ".json"), (html, ".html")) if path]
+    from sciconsist.workflows.evaluate_climate import evaluate_climate
+
+    found = evaluate_climate(
+        samples, reference, training=training, factor=factor, seed=seed, with_baselines=baselines
+    )  # fmt: skip
+    result = found.to_json()
+    if output is not None:
+        with atomic_path(output) as temporary:
+            temporary.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if html is not None:
+        from sciconsist.workflows.climate_report import write_climate_report
+
+        write_climate_report(html, found)
+    if as_json:
+        emit(result, True)
+        return
+    if found.scored is None:
+        emit(dict(found.figures["samples"]), False)
+    for name in found.scored.truth.names if found.scored is not None else ():
+        typer.echo(f"{name:<24}" + "".join(f"{m:>12}" for m in found.figures))
+        for figure, values in found.table(name):
+            typer.echo(f"  {figure:<22}" + "".join(_number(v) for v in values))
+    for path in targets:
+        note(f"wrote {path}", quiet)
