@@ -35,7 +35,8 @@ def refine(grid: Grid, factor: float, over_poles: bool = False) -> Grid:
     """The grid whose cells are `factor` times smaller each way and fill the same area.
 
     A whole number nests: every cell is split in factor x factor. Cells whose centre would lie beyond a pole are left
-    out, unless `over_poles` keeps them, without area, so that a row centred on the pole nests too. A factor that does not divide the globe keeps it periodic by rounding the number of cells.
+    out, unless `over_poles` keeps them, without area, so that a row centred on the pole nests too. A factor that
+    does not divide the globe keeps it periodic by rounding the number of cells.
     """
     cell = (grid.cell[0] / factor, grid.cell[1] / factor)
     if grid.kind == "curvilinear":
