@@ -74,6 +74,25 @@ def write_molecule_report(
     write_report(path, title=title, sections=made, provenance=molecule_provenance(molecules))
 
 
+def write_crystal_report(
+    path: str | os.PathLike[str],
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    hull: Any,
+    inputs: Mapping[str, Any],
+    *,
+    title: str = "Screened crystals",
+) -> None:
+    """The page of a screen: `rows` and `summary` as `screen_materials.screen` makes them, `inputs` before relaxing."""
+    from sciconsist.domains.crystals.report import screening_sections
+
+    provenance = {key: summary[key] for key in ("relaxer", "reference") if summary.get(key)}
+    if hull is not None:
+        provenance |= {"hull": hull.name, "licence of the hull": hull.licence}
+    made = screening_sections(rows, summary, hull, inputs)
+    write_report(path, title=title, sections=made, provenance={**summary.get("origin", {}), **provenance})
+
+
 def molecule_provenance(molecules: Sequence[Any]) -> dict[str, str]:
     """What the first molecule's properties say about its making."""
     keys = (
@@ -147,29 +166,28 @@ def _(section: Image) -> str:
 
 @_body.register
 def _(section: Table) -> str:
-    head = "".join(
-        f'<th scope="col"{kind}>{escape(text)}</th>'
-        for text, kind in (
-            ("Figure", ""), ("Samples", ' class="number"'), ("n", ' class="number"'),
-            (section.reference_name.capitalize(), ' class="number"'), ("Meaning", ""),
-        )
-    )  # fmt: skip
+    beside = any(row.reference is not None for row in section.rows)
+    columns = ["Samples", "n", *([section.reference_name.capitalize()] if beside else [])]
+    head = "".join(f'<th scope="col" class="number">{escape(text)}</th>' for text in columns)
+    caption = f"{section.title}: samples beside {section.reference_name}." if beside else f"{section.title}."
+    if any(row.interval is not None for row in section.rows):
+        caption += " Small figures are 95 % intervals."
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(section.title)}"><table>'
-        f"<caption>{escape(section.title)}: samples beside {escape(section.reference_name)}. "
-        "Small figures are 95 % intervals.</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(_metric, section.rows))}</tbody></table></div>"
+        f"<caption>{escape(caption)}</caption>"
+        f'<thead><tr><th scope="col">Figure</th>{head}<th scope="col">Meaning</th></tr></thead>'
+        f"<tbody>{''.join(_metric(row, beside) for row in section.rows)}</tbody></table></div>"
     )
 
 
-def _metric(row: Metric) -> str:
+def _metric(row: Metric, beside: bool) -> str:
     value = escape(_value(row.value, row.unit))
     if row.interval is not None and row.value is not None:
         low, high = (_value(v, row.unit).removesuffix(" %") for v in row.interval)
         value += f" <small>{escape(low)} – {escape(high)}</small>"
     n = "–" if row.n is None else f"{row.n:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-    reference = escape(_value(row.reference, row.unit))
-    numbers = "".join(f'<td class="number">{text}</td>' for text in (value, n, reference))
+    texts = (value, n, escape(_value(row.reference, row.unit))) if beside else (value, n)
+    numbers = "".join(f'<td class="number">{text}</td>' for text in texts)
     return f'<tr><th scope="row">{escape(row.name)}</th>{numbers}<td>{escape(row.meaning)}</td></tr>'
 
 

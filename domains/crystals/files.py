@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,11 +191,16 @@ def write_structure(
     `origin` says what made it (generator, model, model_sha256, seed, index, steps, training_data_licence ...);
     it is kept in every format. Raises UserError for an unknown end, OSError.
     """
-    path, origin = Path(path), {k: str(v) for k, v in (origin or {}).items() if str(v)}
-    kinds = {"cif": cif_text, "poscar": _poscar_text, "extxyz": format_frame, "json": _json_text}
+    path, said = Path(path), {k: str(v) for k, v in (origin or {}).items() if str(v)}
+    kinds: dict[str, Callable[[Structure, Mapping[str, str]], str]] = {
+        "cif": cif_text,
+        "poscar": _poscar_text,
+        "extxyz": format_frame,
+        "json": _json_text,
+    }
     if _kind(path) not in kinds:
         raise UserError(f"{path}: the name ends with {path.suffix!r}; expected .cif, .vasp, .extxyz or .json")
-    text = kinds[_kind(path)](structure, origin)
+    text = kinds[_kind(path)](structure, said)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -6,8 +6,10 @@
     H: "#f2f2f2", C: "#747c86", N: "#3f63e8", O: "#e03030", F: "#3fbf5a", P: "#f08c1e", S: "#dcb81e", Cl: "#2fb04a",
     Br: "#a3471c", I: "#8a2fb4",
   };
+  // elements outside organic chemistry have Jmol's colours
+  const palette = { ...$3Dmol.elementColors.Jmol, ...colours };
   const styles = (kind) => {
-    const color = { colorscheme: { prop: "elem", map: colours } };
+    const color = { colorscheme: { prop: "elem", map: palette } };
     if (kind === "space") return { sphere: { ...color, scale: 0.9 } };
     if (kind === "stick") return { stick: { ...color, radius: 0.13 } };
     return { stick: { ...color, radius: 0.1 }, sphere: { ...color, scale: 0.21 } };

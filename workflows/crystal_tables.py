@@ -1,0 +1,75 @@
+"""Builds the Materials Project tables in domains/crystals: `python -m sciconsist.workflows.crystal_tables FOLDER`.
+
+Needs MP-20-BT and mp_elemental_references.json.gz in SCICONSIST_DATA_DIR. Test crystals stay out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pymatgen.core import Composition
+
+from sciconsist.datasets import registry
+from sciconsist.errors import UserError
+from sciconsist.files import atomic_path
+
+REFERENCES = "mp_elemental_references.json.gz"
+ABOUT = {
+    "source": "The Materials Project, materialsproject.org",
+    "licence": "CC-BY 4.0",
+    "citation": "A. Jain et al., APL Materials 1, 011002 (2013), doi:10.1063/1.4812323",
+    "corrections": "MP2020",
+}
+
+
+def elemental_references(path: Path) -> dict[str, Any]:
+    """Energies of the elements in their reference phase, eV/atom."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        entries = json.load(file)
+    energies = {
+        symbol: round((entry["energy"] + entry["correction"]) / sum(entry["composition"].values()), 6)
+        for symbol, entry in sorted(entries.items())
+    }
+    return {**ABOUT, "changes": "energy per atom of each elemental entry of 2023-02-07", "ev_per_atom": energies}
+
+
+def hull_energies() -> dict[str, Any]:
+    """The hull's formation energy at the composition of every crystal outside the test split, eV/atom, by formula.
+
+    `e_form - e_above_hull` is the true hull at a composition, even where no crystal of ours lies on it.
+    """
+    lowest: dict[str, float] = {}
+    for split in ("train", "large", "val"):
+        for record in registry.load("mp-20-bt", split):
+            composition: Composition = record.structure.composition
+            if len(composition) == 1:
+                continue
+            energy = record.properties["e_form_per_atom"] - record.properties["e_above_hull"]
+            formula = composition.reduced_formula
+            lowest[formula] = min(lowest.get(formula, 0.0), energy)
+    energies = {formula: round(float(energy), 4) for formula, energy in sorted(lowest.items()) if energy < 0}
+    changes = (
+        "formation energy minus energy above hull of the crystals of MP-20-BT (train, large, val), lowest by formula"
+    )
+    return {**ABOUT, "changes": changes, "formation_ev_per_atom": energies}
+
+
+def main(folder: Path) -> None:
+    places = [root / folder / REFERENCES for root in registry.roots() for folder in registry.FOLDERS]
+    references = next((path for path in places if path.is_file()), None)
+    if references is None:
+        raise UserError(f"no {REFERENCES} in {', '.join(map(str, registry.roots()))}")
+    for name, table in (
+        ("mp_references.json", elemental_references(references)),
+        ("mp_hull.json", hull_energies()),
+    ):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
