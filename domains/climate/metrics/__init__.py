@@ -11,9 +11,10 @@ from .distribution import WET_DAY, return_levels, wasserstein_1, weighted_quanti
 from .ensemble import average, fair_crps, rank_histogram, reliability_curve, reliability_index, rmse, spread_skill
 from .joint import bound_violations, correlation
 from .spectra import high_frequency_ratio, log_spectral_distance, radial_spectrum
-from .temporal import lag1_autocorrelation
+from .temporal import lag1_autocorrelation, temporal_spectrum
 
 RETURN_YEARS = 20.0  # blocks
+FEWEST_TIMES = 8  # for a spectrum over time
 
 
 def evaluate(
@@ -52,7 +53,7 @@ def one_variable(
     x: np.ndarray, y: np.ndarray, w: np.ndarray, name: str, factor: float, seed: int, years: Sequence[int] | None
 ) -> dict[str, Any]:
     """Scores of one variable: `x` `[M, T, H, W]`, `y` `[T, H, W]`, weights `[H, W]`."""
-    k, power, power_true = spectra(x, y, w)
+    k, power, power_true = mean_spectra(x, y, w)
     ranks = rank_histogram(x, y, w, np.random.default_rng([seed, len(x)]))
     high = [weighted_quantile(v, w, q) for q in (0.99, 0.999) for v in (x, y)]
     found: dict[str, Any] = {
@@ -69,6 +70,10 @@ def one_variable(
         "lag1": lag1_autocorrelation(x, w), "lag1_truth": lag1_autocorrelation(y, w),
         "bias": average(x.mean(0) - y, w),
     }  # fmt: skip
+    if len(y) >= FEWEST_TIMES:
+        found["temporal_spectral_distance"] = log_spectral_distance(
+            temporal_spectrum(x, w)[1], temporal_spectrum(y, w)[1]
+        )
     if name == "tp":
         wet, wet_true = wet_day_frequency(x, w), wet_day_frequency(y, w)
         found |= {"wet_frequency": wet, "wet_frequency_error": wet - wet_true}
@@ -88,7 +93,7 @@ def crps(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> float:
     return float(np.mean([average(fair_crps(x[:, t], y[t]), w) for t in range(len(y))]))
 
 
-def spectra(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_spectra(x: np.ndarray, y: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Wavenumbers, and mean power of single members `[M, T, H, W]` and of the truth `[T, H, W]`."""
     k, power_true = radial_spectrum(y, w > 0)
     return k, radial_spectrum(x, w > 0)[1], power_true
