@@ -23,6 +23,13 @@ def niggli(lattice: np.ndarray, frac: np.ndarray, tolerance: float = 1e-3) -> tu
 
     The atoms keep their order and their positions in space up to a rotation. Raises ValueError when the cell is flat.
     """
+    basis = niggli_basis(lattice, tolerance)
+    moved = np.asarray(frac, dtype=np.float64) @ np.linalg.inv(basis)
+    return triangular(basis @ np.asarray(lattice, dtype=np.float64)), moved - np.floor(moved)
+
+
+def niggli_basis(lattice: np.ndarray, tolerance: float = 1e-3) -> np.ndarray:
+    """The integer matrix M `[3, 3]` with M @ lattice Niggli-reduced and right-handed; frac = reduced frac @ M."""
     import spglib
 
     lattice = np.asarray(lattice, dtype=np.float64)
@@ -33,8 +40,7 @@ def niggli(lattice: np.ndarray, frac: np.ndarray, tolerance: float = 1e-3) -> tu
         reduced = lattice
     if np.linalg.det(reduced) < 0:  # the same lattice with right-handed vectors
         reduced = -reduced
-    moved = np.asarray(frac, dtype=np.float64) @ lattice @ np.linalg.inv(reduced)
-    return triangular(reduced), moved - np.floor(moved)
+    return np.round(reduced @ np.linalg.inv(lattice))
 
 
 def triangular(lattice: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     layers: int = 5
-    width: int = 128
+    width: int = 96
     pair_width: int = 32
     heads: int = 8
     radial: int = 16
