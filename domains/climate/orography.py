@@ -26,8 +26,20 @@ def statics_on(grid: Grid, source: tuple[Grid, Statics]) -> Statics:
     own, statics = source
     if grid.shape == own.shape and np.array_equal(grid.lat, own.lat) and np.array_equal(grid.lon, own.lon):
         return statics
+    if own.kind == "rectilinear":
+        own, statics = _near(own, statics, grid)
     height, land = (average_to(a, own, grid) for a in (statics.orography, statics.land_sea_mask))
     return Statics(height.astype(np.float32), np.clip(land, 0.0, 1.0).astype(np.float32))
+
+
+def _near(own: Grid, statics: Statics, grid: Grid) -> tuple[Grid, Statics]:
+    """The rows of a ground that a grid's cells and their neighbours lie in: a tile need not look at the globe."""
+    reach = 2 * (own.cell[0] + grid.cell[0])
+    near = np.flatnonzero((own.lat >= grid.lat.min() - reach) & (own.lat <= grid.lat.max() + reach))
+    if len(near) < 2:
+        return own, statics
+    rows, columns = slice(int(near[0]), int(near[-1]) + 1), slice(None)
+    return own.crop(rows, columns), statics.crop(rows, columns)
 
 
 @lru_cache(maxsize=1)

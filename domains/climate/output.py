@@ -127,6 +127,7 @@ def _times(frame: xr.Dataset, source: Source) -> xr.Dataset:
             if not bounds:
                 frame = frame.set_coords(name)
     stamp = frame[axes.stamp]
+    stamp.encoding |= {"dtype": "float64", "_FillValue": None}  # CF-1.8 knows no 64-bit integers
     stamp.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"} | {
         k: v for k, v in stamp.attrs.items() if k not in ("units", "calendar")
     }
