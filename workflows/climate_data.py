@@ -22,13 +22,14 @@ from sciconsist.domains.climate.orography import read_statics, shipped, statics_
 from sciconsist.domains.climate.statics import Terrain, calendar, terrain
 from sciconsist.errors import UserError
 
-
 # rows and columns that the measurements of a named region are made on, north first
 CROPS = {
     "era5-andes": (slice(0, 88), slice(0, 80)),
     "era5land-kerala": (slice(0, 40), slice(4, 28)),
     "era5-uk": (slice(0, 32), slice(0, 48)),
+    "arpege-nw": (slice(20, 58), slice(0, 80)),  # south of 50 N, where the United Kingdom's region begins
 }
+LEFT_OUT = {"era-interim": ("tp",)}  # accumulated since a forecast began that the file does not name
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ def read_region(data: str | Path, split: str = "train", variables: Sequence[str]
     else:
         licence, source = "", open_source(data, variables)
     assert isinstance(source, Source)
+    if variables is None:
+        variables = [n for n in source.names if n not in LEFT_OUT.get(name, ())]
     fields = source.read(names=variables)
     if name in CROPS:
         fields = fields.crop(*CROPS[name])
@@ -60,25 +63,27 @@ def read_region(data: str | Path, split: str = "train", variables: Sequence[str]
     for c, variable in enumerate(fields.names):
         if variable in NON_NEGATIVE:
             values[:, c] = np.maximum(values[:, c], 0)
-    return Region(name, replace(fields, values=values), ground_of(fields, source), licence)
+    label = name if name in registry.DATASETS else Path(name).name
+    return Region(label, replace(fields, values=values), ground_of(fields, source, name), licence)
 
 
-def ground_of(fields: Fields, source: Source) -> Statics:
-    """Height and land on the fields' grid: the height is the file's own where it has one."""
-    ground = statics_on(fields.grid, shipped())
+def ground_of(fields: Fields, source: Source, name: str) -> Statics:
+    """Height and land on the fields' grid: that of the registry, or the file's own, else the shipped one."""
+    entry = registry.DATASETS.get(name)
+    if entry is not None and "ground" in entry.files:
+        return statics_on(fields.grid, read_statics(registry.find(name, "ground")[0]))
     try:
-        own = statics_on(fields.grid, read_statics(source.dataset))
+        return statics_on(fields.grid, read_statics(source.dataset))
     except UserError:
-        return ground
-    return replace(ground, orography=own.orography)
+        return statics_on(fields.grid, shipped())
 
 
 # --- a fixed domain
 
 
 @dataclass
-class SiteData:
-    """Times of one domain: fine truth, coarse input, cross-fitted mean. `batch` cuts a window of coarse cells."""
+class RegionData:
+    """Times of one region: fine truth, coarse input, closed-form mean. `batch` cuts a window of coarse cells."""
 
     domain: ClimateDomain
     net: ClimateNetwork
@@ -88,7 +93,8 @@ class SiteData:
     seasons: Tensor
     ground: Terrain
     unit: Tensor  # mean |truth - base| of each variable: what one unit of the score is
-    crop: int = 12
+    crop: int = 12  # coarse cells a side
+    present: Tensor | None = None  # 1 for variables that the region has; all when None
 
     def __len__(self) -> int:
         return len(self.fine)
@@ -107,17 +113,18 @@ class SiteData:
         ground = self.ground.crop(rows, columns)
         truth, base = self.fine[indices][..., fine[0], fine[1]], self.base[indices][..., fine[0], fine[1]]
         coarse = self.coarse[indices][..., rows, columns]
-        present = torch.ones(len(indices), truth.shape[1])
+        known = torch.ones(truth.shape[1]) if self.present is None else self.present
+        present = known.expand(len(indices), -1)
         return make_batch(
             self.domain, self.net, truth, coarse, base, ground, self.seasons[indices], present, self.unit,
             (rows.start, columns.start),
         )  # fmt: skip
 
-    def part(self, indices: np.ndarray) -> SiteData:
+    def part(self, indices: np.ndarray) -> RegionData:
         """Some of the times."""
         index = torch.as_tensor(indices)
         picked = (self.fine[index], self.coarse[index], self.base[index], self.seasons[index])
-        return SiteData(self.domain, self.net, *picked, self.ground, self.unit, self.crop)
+        return RegionData(self.domain, self.net, *picked, self.ground, self.unit, self.crop, self.present)
 
 
 def make_batch(
@@ -172,7 +179,12 @@ def fit(mean: SiteMean, coarse: Tensor, fine: Tensor, ground: Terrain, ridge: fl
 
 def held_out(count: int, share: float, stretches: int) -> tuple[np.ndarray, np.ndarray]:
     """Times to train on and times to choose on: the last `share` of each of some stretches of the whole."""
-    late = np.concatenate([part[len(part) - max(1, round(share * len(part))) :] for part in np.array_split(np.arange(count), stretches)])
+    late = np.concatenate(
+        [
+            part[len(part) - max(1, round(share * len(part))) :]
+            for part in np.array_split(np.arange(count), min(stretches, count))
+        ]
+    )
     return np.setdiff1d(np.arange(count), late), late
 
 

@@ -99,11 +99,17 @@ class ClimateDomain:
         """Residuals to fields `[C, H, W]` in their units."""
         return list(self.fields(batch.x0, batch.condition))  # type: ignore[arg-type]
 
-    def metrics(self, samples: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, float]:
-        """Fair CRPS and spread of the samples as one ensemble about each reference (see metrics/ for the rest)."""
-        ensemble, truth = torch.stack(list(samples)), torch.stack(list(reference))
-        score = fair_crps(ensemble[:, None].expand(-1, len(truth), *ensemble.shape[1:]), truth)
-        return {"fair_crps": float(score.mean()), "spread": float(ensemble.std(0).mean())}
+    def metrics(self, samples: Sequence[Tensor | Batch], reference: Sequence[Tensor | Batch]) -> dict[str, float]:
+        """Fair CRPS of the samples as one ensemble about each reference, and its spread (`metrics/` has the rest).
+
+        Fields `[C, H, W]`, or batches of them.
+        """
+        ensemble, truth = (torch.cat([self._fields_of(x) for x in xs]) for xs in (samples, reference))
+        scores = [fair_crps(ensemble, one) for one in truth]
+        return {"fair_crps": float(torch.stack(scores).mean()), "spread": float(ensemble.std(0).mean())}
+
+    def _fields_of(self, item: Tensor | Batch) -> Tensor:
+        return item[None] if isinstance(item, Tensor) else torch.stack(self.decode(item))
 
     # --- what the network is told ---------------------------------------------------------------------------
 
@@ -142,7 +148,9 @@ class ClimateDomain:
         k, like = ground.factor, coarse
         known = present[:, :, None, None] * ground.valid.to(like)
         coarse = torch.where(known > 0, coarse, torch.zeros_like(coarse))
-        centre, scale = (torch.tensor(v, dtype=like.dtype)[None, :, None, None] for v in (self.config.centre, self.config.scale))
+        centre, scale = (
+            torch.tensor(v, dtype=like.dtype)[None, :, None, None] for v in (self.config.centre, self.config.scale)
+        )
         g_coarse = self.transform(coarse)
         seen = present[:, :, None, None]
         detail = (self.transform(base) - spread_out(g_coarse, k)) / scale * spread_out(known, k)
@@ -195,7 +203,11 @@ class ClimateNetwork(FieldNetwork):
         C, site = len(config.variables), config.site
         lattice = None if site is None else (len(site.lat), len(site.lon))
         super().__init__(
-            C, 2 * C + 1 + COARSE_FEATURES + CALENDAR, 2 * C + FINE_FEATURES + 1 + OFFSET_FEATURES, config.network, lattice
+            C,
+            2 * C + 1 + COARSE_FEATURES + CALENDAR,
+            2 * C + FINE_FEATURES + 1 + OFFSET_FEATURES,
+            config.network,
+            lattice,
         )
         self.mean: SiteMean | None = None
         if lattice is not None and site is not None:

@@ -57,7 +57,9 @@ def generate(
     """
     if steps < 1:
         raise UserError(f"steps = {steps}: expected at least 1")
-    flipped = coarse.grid.kind == "rectilinear" and len(coarse.grid.lat) > 1 and coarse.grid.lat[0] < coarse.grid.lat[-1]
+    flipped = (
+        coarse.grid.kind == "rectilinear" and len(coarse.grid.lat) > 1 and coarse.grid.lat[0] < coarse.grid.lat[-1]
+    )
     if flipped:
         turned = _turned(coarse.grid)
         coarse = replace(coarse, values=coarse.values[..., ::-1, :], mask=coarse.mask[::-1], grid=turned)
@@ -116,7 +118,9 @@ def _prepare(
     if domain.config.site is not None:
         missing = [n for n in domain.names if n not in coarse.names]
         if missing:
-            raise UserError(f"a site model needs all its variables; {', '.join(missing)} is missing, or use climate-zeroshot")
+            raise UserError(
+                f"a site model needs all its variables; {', '.join(missing)} is missing, or use climate-zeroshot"
+            )
         origin = site_origin(domain, coarse.grid)
         factor = domain.config.factor
     else:
@@ -126,15 +130,11 @@ def _prepare(
     ground = _ground(net, domain, coarse, fine, factor, origin, statics_coarse, statics_target if own else None)
     query, lift = (None, None) if own else _query(coarse.grid, target, ground, statics_target)
     lat, lon = fine.mesh()
-    cell = (
-        _blocks(coarse.grid.shape, factor) if own else conservation.owners(*target.mesh(), coarse.grid.lat, coarse.grid.lon)
-        if coarse.grid.kind == "rectilinear" else np.full(target.shape, -1)
-    )  # fmt: skip
     if own:
-        outside = (ground.area <= 0).numpy()
+        cell, outside = _blocks(coarse.grid.shape, factor), (ground.area <= 0).numpy()
     else:
-        known = np.append(coarse.mask.ravel(), True)  # -1: no coarse cell
-        outside = ~known[cell] if coarse.grid.kind == "rectilinear" else np.zeros(target.shape, bool)
+        cell = conservation.owners(*target.mesh(), coarse.grid.lat, coarse.grid.lon)
+        outside = ~np.append(coarse.mask.ravel(), False)[cell]  # -1, no coarse cell, is the last
     area = np.where(outside, 0.0, area_weights(target)) if target.kind != "points" else np.zeros(target.shape)
     picked = [domain.names.index(n) for n in coarse.names]
     return _Work(model, domain, net, ground, origin, (lat, lon), picked, query, lift, cell, area, outside)
@@ -167,10 +167,14 @@ def site_origin(domain: ClimateDomain, grid: Grid) -> tuple[int, int]:
         whole = np.asarray(known)
         first = int(np.abs((whole - axis.flat[0] + 180) % 360 - 180).argmin())
         part = whole[first : first + len(axis)]
-        if grid.kind != "rectilinear" or len(part) != len(axis) or np.abs((part - axis + 180) % 360 - 180).max() > 0.05 * step:
+        if (
+            grid.kind != "rectilinear"
+            or len(part) != len(axis)
+            or np.abs((part - axis + 180) % 360 - 180).max() > 0.05 * step
+        ):
             raise UserError(
-                f"a site model works on its own coarse grid, {name} {whole[0]:g} to {whole[-1]:g} in {len(whole)} cells; "
-                f"found {axis.flat[0]:g} to {axis.flat[-1]:g} in {len(axis)}; use climate-zeroshot, or train a site model"
+                f"a site model works on its own coarse grid, {name} {whole[0]:g} to {whole[-1]:g} in {len(whole)} "
+                f"cells; found {axis.flat[0]:g} to {axis.flat[-1]:g} in {len(axis)}; use climate-zeroshot, or train one"
             )
         starts.append(first)
     return starts[0], starts[1]
@@ -201,9 +205,7 @@ def _ground(
     )
 
 
-def _query(
-    coarse: Grid, target: Grid, ground: Terrain, statics: Statics | None
-) -> tuple[dict[str, Tensor], Tensor]:
+def _query(coarse: Grid, target: Grid, ground: Terrain, statics: Statics | None) -> tuple[dict[str, Tensor], Tensor]:
     """Places of the target on the coarse lattice, with what the network is told of them; and their lift."""
     if coarse.kind != "rectilinear":
         raise UserError("from a curvilinear coarse grid only grids that split its cells can be made; give --factor")
@@ -217,7 +219,9 @@ def _query(
     here = sample(fixed, *at, around)[0]
     height, land = here[0], here[1]
     if statics is not None:
-        height, land = (torch.as_tensor(a.ravel(), dtype=torch.float32) for a in (statics.orography, statics.land_sea_mask))
+        height, land = (
+            torch.as_tensor(a.ravel(), dtype=torch.float32) for a in (statics.orography, statics.land_sea_mask)
+        )
     size = float(np.mean(target.cell) / np.mean(coarse.cell))
     waves = offset_features(row[0] - row[0].round(), column[0] - column[0].round(), size)
     query = {"row": row, "column": column, "height": height, "land": land, "waves": waves}

@@ -42,7 +42,9 @@ class SiteMean(nn.Module):
     Buffers: beta `[C, k k, F + 1, h, w]`, the coarse cells' mean and standard deviation `[C, h, w]`.
     """
 
-    def __init__(self, variables: int, factor: int, lattice: tuple[int, int], radius: int = 2, cross: bool = True) -> None:
+    def __init__(
+        self, variables: int, factor: int, lattice: tuple[int, int], radius: int = 2, cross: bool = True
+    ) -> None:
         super().__init__()
         self.variables, self.factor, self.radius, self.cross = variables, factor, radius, cross
         count = (2 * radius + 1) ** 2 + (len(CROSS) * (variables - 1) if cross else 0)
@@ -74,7 +76,9 @@ class SiteMean(nn.Module):
         for v in range(self.variables):
             beta = self.beta[v][(slice(None), slice(None), *box)].to(coarse)
             detail = torch.einsum("bfhw,sfhw->bshw", self.predictors(coarse, valid, v, box), beta)
-            out.append(nn.functional.pixel_shuffle(detail, k) + nn.functional.interpolate(coarse[:, v : v + 1], scale_factor=k))
+            out.append(
+                nn.functional.pixel_shuffle(detail, k) + nn.functional.interpolate(coarse[:, v : v + 1], scale_factor=k)
+            )
         return torch.cat(out, 1)
 
     @torch.no_grad()

@@ -64,7 +64,9 @@ class FieldNetwork(nn.Module):
         self.coarse_in = nn.Conv2d(coarse_in, c.width, 3)
         self.place: nn.Parameter | None = None
         if c.embedding and lattice is not None:
-            self.place = nn.Parameter(0.1 * torch.randn(c.embedding, *lattice, generator=torch.Generator().manual_seed(0)))
+            self.place = nn.Parameter(
+                0.1 * torch.randn(c.embedding, *lattice, generator=torch.Generator().manual_seed(0))
+            )
             self.place_in = nn.Conv2d(c.embedding, c.width, 1)
         self.blocks = nn.ModuleList(Block(c.width, d, c.dropout) for d in c.dilations)
         self.coarse_out = nn.Conv2d(c.width, c.decoder, 1)
@@ -176,7 +178,9 @@ def sample(x: Tensor, row: Tensor, column: Tensor, around: bool = False) -> Tens
 def cell_moments(x: Tensor, factor: int) -> Tensor:
     """Means over each coarse cell of x times {1, cos, sin} x {1, cos, sin} of the offset: `[B, 9 C, h, w]`."""
     o = offsets(factor, x)
-    wave = torch.stack([torch.ones_like(o), math.sqrt(2) * (2 * math.pi * o).cos(), math.sqrt(2) * (2 * math.pi * o).sin()])
+    wave = torch.stack(
+        [torch.ones_like(o), math.sqrt(2) * (2 * math.pi * o).cos(), math.sqrt(2) * (2 * math.pi * o).sin()]
+    )
     B, C, H, W = x.shape
     cells = x.reshape(B, C, H // factor, factor, W // factor, factor)
     moments = torch.einsum("bchiwj,pi,qj->bpqchw", cells, wave, wave) / factor**2

@@ -27,7 +27,7 @@ def field_score(ensemble: Tensor, truth: Tensor, area: Tensor, pooled: float, sh
     for any correlation between cells: these two tell a smooth member from a rough one.
     """
     total = weighted(fair_crps(ensemble, truth), area)
-    M, B, C, H, W = ensemble.shape
+    M, B, C = ensemble.shape[:3]
     stacked = torch.cat([ensemble.flatten(0, 2), truth.flatten(0, 1)])[:, None]  # [(M + 1) B C, 1, H, W]
 
     def parts(x: Tensor) -> tuple[Tensor, Tensor]:
