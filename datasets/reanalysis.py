@@ -44,6 +44,11 @@ def iberia(split: str = "all") -> Source:
     return open_source(data.assign_coords(rotated_pole=xr.DataArray(np.int32(0), attrs=_EUR44_POLE)))
 
 
+def arpege(split: str = "all") -> Source:
+    """ARPEGE, hourly t2m of one day at 0.1 degrees."""
+    return open_source(_opened("arpege-nw", split), ["t2m"])
+
+
 def era_interim(split: str = "all") -> Source:
     """ERA-Interim, one global month: sp, t2m, tp, u10, v10 at 0.75 degrees."""
     return open_source(_opened("era-interim", split))

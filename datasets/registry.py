@@ -176,7 +176,10 @@ _TABLE = (
     Dataset(
         "era5land-kerala", "climate", "ERA5-Land daily 2022-2024, Kerala", "Copernicus C3S",
         "free with attribution to Copernicus C3S", "Muñoz-Sabater et al. 2021, doi:10.5194/essd-13-4349-2021",
-        {"train": ("kerala/kerala_era5_202[23].nc",), "val": ("kerala/kerala_era5_2024.nc",)},
+        {
+            "train": ("kerala/kerala_era5_202[23].nc",), "val": ("kerala/kerala_era5_2024.nc",),
+            "ground": ("static/IFS_TCO1279_orography_2048x1024.nc",),
+        },
         "reanalysis:kerala",
     ),
     Dataset(
@@ -197,13 +200,17 @@ _TABLE = (
     ),
     Dataset(
         "fmi-radar", "climate", "Radar rain rate, Finland, 5 minutes, about 1 km", "https://en.ilmatieteenlaitos.fi/open-data",
-        "CC BY 4.0", "Finnish Meteorological Institute", {"all": ("fmi_radar_20160928.nc",)}, "reanalysis:fmi_radar",
+        "CC BY 4.0", "Finnish Meteorological Institute", {"all": ("fmi_radar_20160928.nc",)},
     ),
     Dataset(
         "arpege-arome", "climate", "One ARPEGE and AROME run, 2018-05-01, north-west France", "Météo-France",
         "Etalab 2.0", "Météo-France",
         {"coarse": ("arpege_arome/arpege_PRECIP_NW_*.grib",), "fine": ("arpege_arome/arome_PRECIP_NW_*.grib",)},
-        "reanalysis:arpege_arome",
+    ),
+    Dataset(
+        "arpege-nw", "climate", "ARPEGE 0.1 degree hourly t2m, 2018-05-01, north-west France", "Météo-France",
+        "Etalab 2.0", "Météo-France",
+        {"all": ("arpege_arome/arpege_2m_NW_*.grib",), "ground": ("arpege_arome/NW_masks.grib",)}, "reanalysis:arpege",
     ),
     Dataset(
         "era-interim", "climate", "ERA-Interim, one global month at 0.75 degrees", "ECMWF", "CC BY 4.0",
