@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("downscale", "sciconsist.cli.downscale:downscale", "Make coarse climate fields finer, as an ensemble."),
     ("evaluate molecules", "sciconsist.cli.evaluate:molecules", "Score molecules beside real ones."),
     ("evaluate climate", "sciconsist.cli.evaluate:climate", "Score downscaled fields beside baselines."),
+    ("evaluate crystals", "sciconsist.cli.evaluate:crystals", "Score crystals beside real ones."),
     ("screen crystals", "sciconsist.cli.screen:crystals", "Check, relax and rank crystals."),
     ("train molecules", "sciconsist.cli.train:molecules", "Train a model by flow matching."),
     ("train climate", "sciconsist.cli.train:climate", "Train a downscaling model."),
