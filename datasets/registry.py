@@ -217,8 +217,8 @@ _TABLE = (
         "Dee et al. 2011, doi:10.1002/qj.828", {"all": ("global/ERA_Interim_2017a.nc",)}, "reanalysis:era_interim",
     ),
     Dataset(
-        "ersst", "climate", "ERSST v5, global monthly sea surface temperature at 2 degrees", "NOAA PSL", "public domain",
-        "Huang et al. 2017, doi:10.1175/JCLI-D-16-0836.1", {"all": ("global/ersst_sst.mnmean_2010-2020.nc",)},
+        "ersst", "climate", "ERSST v5, global monthly sea surface temperature at 2 degrees", "NOAA PSL",
+        "public domain", "Huang et al. 2017, doi:10.1175/JCLI-D-16-0836.1", {"all": ("global/ersst_sst.mnmean_2010-2020.nc",)},
         "reanalysis:ersst",
     ),
 )  # fmt: skip

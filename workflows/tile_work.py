@@ -21,6 +21,7 @@ from sciconsist.domains.climate.files import Source, open_source
 from sciconsist.domains.climate.grids import area_weights, average_to, block_mean, refine
 from sciconsist.domains.climate.orography import read_statics, shipped, statics_on
 from sciconsist.domains.climate.tiles import cell_owners, nested_owners
+from sciconsist.errors import UserError
 
 Key = tuple[tuple[float, ...], tuple[float, ...], tuple[float, float], bool]
 
@@ -151,8 +152,10 @@ def ground_of(orography: str | Held | None) -> tuple[Grid, Statics]:
 @lru_cache(maxsize=2)
 def model_of(name: str | None, device: str | None) -> Any:
     from sciconsist.workflows.devices import on_device
-    from sciconsist.workflows.models import load_for
+    from sciconsist.workflows.models import DEFAULTS, load_for
 
+    if name is None and "climate" not in DEFAULTS:
+        raise UserError("no climate model comes with this version: name one with --model, or choose another --method")
     return on_device(load_for("climate", name), device)
 
 
