@@ -93,6 +93,14 @@ def write_crystal_report(
     write_report(path, title=title, sections=made, provenance={**summary.get("origin", {}), **provenance})
 
 
+def write_crystal_evaluation(path: str | os.PathLike[str], found: Any, *, title: str = "Generated crystals") -> None:
+    """The page of scored crystals; `found` is `evaluate_crystals`' Evaluation."""
+    from sciconsist.domains.crystals.evaluation_report import evaluation_sections
+
+    made = evaluation_sections(found.structures, found.reference, found.samples, found.ceiling, found.about)
+    write_report(path, title=title, sections=made, provenance=found.about["origin"])
+
+
 def molecule_provenance(molecules: Sequence[Any]) -> dict[str, str]:
     """What the first molecule's properties say about its making."""
     keys = (

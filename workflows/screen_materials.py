@@ -19,7 +19,7 @@ from sciconsist.domains.crystals.files import CrystalRecord, cif_text, read_read
 from sciconsist.domains.crystals.ranking import COLUMNS, counts, rank
 from sciconsist.domains.crystals.relax import CHGNET
 from sciconsist.domains.crystals.screening import SYMPREC, Candidate, Settings, plain_structure, structure_of_plain
-from sciconsist.domains.crystals.thermo import SCALES, Hull, Scale, read_hull, shipped_hull
+from sciconsist.domains.crystals.thermo import SCALES, Hull, Scale, chgnet_offsets, read_hull, shipped_hull
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path, check_output
 from sciconsist.workflows.crystal_reference import read_reference
@@ -61,6 +61,33 @@ def read_candidates(paths: Sequence[str | Path]) -> dict[str, CrystalRecord | Us
     return found
 
 
+def draw_candidates(
+    folder: Path, n: int, steps: int, seed: int, model: str | None, wish: Mapping[str, Any], *, resume: bool,
+    advance: Callable[[int], None],
+) -> Path:  # fmt: skip
+    """Draw `n` usable crystals into a folder of CIFs; one that is there already is taken when resuming.
+
+    `wish` as in `generate_crystals.Wish`. The folder appears when it is whole. Raises UserError.
+    """
+    from sciconsist.workflows.crystal_output import Folder
+    from sciconsist.workflows.generate_crystals import Crystals, Wish
+    from sciconsist.workflows.models import load_for
+
+    if folder.exists():
+        if not resume:
+            raise UserError(f"{folder}: is there already; give --resume to go on with it, or another -o")
+        return folder
+    request = Crystals(load_for("crystals", model), Wish(**wish), steps, seed)
+    with atomic_path(folder) as temporary:
+        temporary.mkdir()
+        out = Folder(temporary)
+        for structure in request.take(n, advance):
+            out.add(structure)
+        if out.count == 0:
+            raise UserError(f"none of {request.counts.drawn} crystals drawn could be used: {request.counts.figures()}")
+    return folder
+
+
 def screen(
     candidates: Mapping[str, CrystalRecord | UserError],
     folder: str | Path,
@@ -92,7 +119,11 @@ def screen(
         for name, item in candidates.items()
         if isinstance(item, UserError)
     ]
-    rows = rank(records, hull, request.e_above_hull, ((r.name, r.structure) for r in known))
+    rows = rank(
+        records, hull, request.e_above_hull, ((r.name, r.structure) for r in known),
+        chgnet_offsets() if request.settings.relaxer == CHGNET else None,
+    )  # fmt: skip
+
     for row in rows:
         row.pop("seconds", None)
     cpu = [record.get("seconds", 0.0) for record in run.results.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pymatgen.core import Structure
@@ -23,6 +23,7 @@ COLUMNS = {
     "e_above_hull": "eV/atom; negative below the hull that is known",
     "e_form": "eV/atom, from the elements",
     "energy": "eV/atom, as the relaxer gives it (with corrections where they are added)",
+    "offset": "eV/atom; the relaxer's error at this formula, known from a crystal of it, that e_form has taken off",
     "hull_known": "whether the hull has any compound of just these elements",
     "decomposes_to": "phases on the hull, atom fractions",
     "known_as": "crystal of the reference set that it is; empty when new",
@@ -45,13 +46,15 @@ def rank(
     hull: Hull | None,
     limit: float,
     known: Iterable[tuple[str, Structure]] = (),
+    offsets: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """Records with hull energies, known names and ranks: those left first, best first, then the others by name.
 
     A candidate falls when it lies more than `limit` eV/atom above the hull or repeats a better one. Without a hull
-    or energies nothing falls for its energy. The result depends on the records alone, not on their order.
+    or energies nothing falls for its energy. `offsets`, eV/atom by reduced formula, are errors of the relaxer to take
+    off. The result depends on the records alone, not on their order.
     """
-    rows = [_placed(dict(record), hull, limit) for record in sorted(records, key=lambda r: r["name"])]
+    rows = [_placed(dict(record), hull, limit, offsets or {}) for record in sorted(records, key=lambda r: r["name"])]
     rows.sort(key=_order)
     _mark_duplicates(rows)
     left = [row for row in rows if row["status"] == "passed"]
@@ -62,12 +65,13 @@ def rank(
     return left + sorted((row for row in rows if row["status"] != "passed"), key=lambda row: row["name"])
 
 
-def _placed(row: dict[str, Any], hull: Hull | None, limit: float) -> dict[str, Any]:
+def _placed(row: dict[str, Any], hull: Hull | None, limit: float, offsets: Mapping[str, float]) -> dict[str, Any]:
     energy = row.get("energy")
     if hull is None or energy is None:
         return row
     composition = composition_of(row)
-    formation = hull.formation_energy(composition, energy)
+    offset = offsets.get(composition.reduced_formula, 0.0)
+    formation = hull.formation_energy(composition, energy - offset)
     if formation is None:
         absent = ", ".join(sorted(e.symbol for e in composition if e.symbol not in hull.references))
         if row["status"] == "passed":
@@ -76,7 +80,7 @@ def _placed(row: dict[str, Any], hull: Hull | None, limit: float) -> dict[str, A
     place = hull.place(composition)
     above = formation - place.energy
     row |= {
-        "e_form": formation, "e_above_hull": above, "hull_known": place.known,
+        "e_form": formation, "e_above_hull": above, "offset": offset, "hull_known": place.known,
         "decomposes_to": " + ".join(f"{share:.3f} {phase}" for phase, share in sorted(place.phases.items())),
     }  # fmt: skip
     if row["status"] == "passed" and above > limit:

@@ -96,6 +96,11 @@ def _energies(summary: Mapping[str, Any]) -> Text:
             f"Hull: {hull['hull']} ({partial}; {hull['elements']} elements, {hull['compounds']} compounds). "
             f"Energies: {hull['scale_is']}. {hull['licence']}"
         )
+        if settings["relaxer"] == "chgnet":
+            said.append(
+                "Where a known crystal has the candidate's formula, CHGNet's error for it is taken off "
+                "(column offset of the table)."
+            )
         unknown = summary["unknown_systems"]
         if unknown:
             names = ", ".join(unknown[:20]) + (f" and {len(unknown) - 20} more" if len(unknown) > 20 else "")

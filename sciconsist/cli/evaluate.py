@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sciconsist.cli.options import Json, Quiet, Seed, emit, note, plain
+from sciconsist.cli.options import Json, Quiet, Seed, emit, note, plain, progress
 
 
 def molecules(
@@ -62,6 +62,62 @@ def molecules(
 
 def _number(value: float | None) -> str:
     return f"{'-':>12}" if value is None else f"{value:>12.4g}"
+
+
+def crystals(
+    samples: Annotated[Path, typer.Argument(help="A folder or file of structures; take generate --raw.")],
+    reference: Annotated[
+        str, typer.Option("--reference", help="Real crystals: mp-20-bt[:test|:val], a CSV, a file or a folder.")
+    ] = "mp-20-bt:test",
+    known: Annotated[
+        str | None, typer.Option("--known", help="What novelty is against; mp-20-bt:train where it is here.")
+    ] = None,
+    match: Annotated[
+        bool, typer.Option("--match", help="The samples predict the reference: match rate, and baselines beside it.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="All figures as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="A report page to write.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=10, help="Reference crystals at most.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score crystals: validity, uniqueness, novelty, distances to real ones, match rate; all with its tolerances.
+
+    The ceiling beside each figure is what the reference crystals score. Every sample is in the denominator, one whose
+    file cannot be read too.
+
+    \b
+    Example:
+      sciconsist evaluate crystals generated/ --reference mp-20-bt:test -o report.json --html report.html
+      sciconsist evaluate crystals predicted/ --reference mp-20-bt:test --match -o report.json
+    """
+    from sciconsist.files import atomic_path, check_output
+
+    targets = [check_output(path, suffixes=(end,)) for path, end in ((output, ".json"), (html, ".html")) if path]
+    from sciconsist.workflows.evaluate_crystals import evaluate_crystals
+
+    note(f"scoring against {reference}", quiet)
+    with progress("crystals", None, quiet) as advance:
+        found = evaluate_crystals(
+            samples, reference, known=known, match=match, limit=limit, seed=seed, advance=advance
+        )  # fmt: skip
+    result = found.to_json()
+    if output is not None:
+        with atomic_path(output) as temporary:
+            temporary.write_text(json.dumps(plain(result), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if html is not None:
+        from sciconsist.workflows.report import write_crystal_evaluation
+
+        write_crystal_evaluation(html, found)
+    if as_json:
+        emit(result, True)
+        return
+    typer.echo(f"{'':<44}{'samples':>12}{'ceiling':>12}")
+    for name, value, best in found.table():
+        typer.echo(f"{name:<44}{_number(value)}{_number(best)}")
+    for path in targets:
+        note(f"wrote {path}", quiet)
 
 
 def climate(

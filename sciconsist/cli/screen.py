@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sciconsist.cli.options import Json, Output, Quiet, Seed, emit, note, progress
+from sciconsist.cli.options import Json, Model, Output, Quiet, Seed, emit, note, progress
 
 
 def crystals(
@@ -15,6 +15,17 @@ def crystals(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="DIR|CIFs", help="Folders or files: CIF, POSCAR, extxyz, JSON.")
     ] = None,
+    generate: Annotated[
+        int | None, typer.Option("--generate", min=1, help="Draw so many crystals first, into OUTPUT/generated.")
+    ] = None,
+    elements: Annotated[
+        str | None, typer.Option("--elements", help="With --generate: elements that may occur, Li,Fe,P,O.")
+    ] = None,
+    formula: Annotated[str | None, typer.Option("--formula", help="With --generate: the reduced formula.")] = None,
+    gen_steps: Annotated[
+        int, typer.Option("--steps", min=1, help="With --generate: network evaluations a crystal gets.")
+    ] = 8,
+    model: Model = None,
     relaxer: Annotated[
         str, typer.Option("--relaxer", help="chgnet, none, or an ASE calculator by import path.")
     ] = "chgnet",
@@ -54,23 +65,33 @@ def crystals(
 
     \b
     Example:
+      sciconsist screen crystals --generate 200 --elements Li,Fe,P,O -o screened
       sciconsist screen crystals generated/ -o screened --ehull 0.05
       sciconsist screen crystals *.cif -o screened --relaxer ase.calculators.emt.EMT --workers 4
       sciconsist screen crystals generated/ -o screened --scheduler tcp://node1:8786 --resume
     """
     from sciconsist.errors import PartlyDone, UserError
 
-    if not paths:
-        raise UserError("no crystals to screen: name files or folders")
+    if not paths and not generate:
+        raise UserError("no crystals to screen: name files or folders, or draw some with --generate 200")
+    if (elements or formula) and not generate:
+        raise UserError("--elements and --formula are for crystals to be drawn: add --generate 200")
     from sciconsist.domains.crystals.screening import Settings
     from sciconsist.files import check_output
-    from sciconsist.workflows.screen_materials import ScreenRequest, read_candidates, scale_for, screen
+    from sciconsist.workflows.screen_materials import ScreenRequest, draw_candidates, read_candidates, scale_for, screen
 
     folder = check_output(output, "folder")
     settings = Settings(relaxer, scale_for(relaxer, energies), not any_charge, prefilter, fmax, max_steps)
     request = ScreenRequest(settings, hull, ehull, reference, deadline, workers, scheduler)
-    candidates = read_candidates(paths)
     try:
+        if generate:
+            wish = {"elements": elements.split(",") if elements else None, "formula": formula}
+            with progress("drawing", generate, quiet) as advance:
+                drawn = draw_candidates(
+                    folder / "generated", generate, gen_steps, seed, model, wish, resume=resume, advance=advance
+                )  # fmt: skip
+            paths = [*(paths or []), drawn]
+        candidates = read_candidates(paths or [])
         with progress("candidates", len(candidates), quiet) as advance:
             summary = screen(candidates, folder, request, resume=resume, advance=advance)
     except KeyboardInterrupt:
