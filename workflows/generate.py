@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,32 @@ import numpy as np
 from rdkit import Chem
 
 from sciconsist import __version__
-from sciconsist.domains.molecules.generate import Plan, Sample, draw_sizes, plan_steps
+from sciconsist.domains.molecules.generate import Plan, Sample, Wish, draw_sizes
 from sciconsist.domains.molecules.generate import generate as draw
 from sciconsist.domains.molecules.hydrogens import FAILED
 from sciconsist.domains.molecules.metrics.validity import canonical_smiles, known_smiles, strict_molecule
-from sciconsist.domains.molecules.vocabulary import Vocabulary
+from sciconsist.domains.molecules.properties import PROPERTIES, measure
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.devices import on_device
 from sciconsist.workflows.models import load_for
+from sciconsist.workflows.molecule_requests import (
+    Range,
+    check_guidance,
+    element_mask,
+    given_atoms,
+    plan_for,
+    property_ranges,
+    size_range,
+    sizes_beside,
+)
 
 NOTE = "computer-generated, not synthesised or tested"
-TRIES = 10  # samples drawn for each molecule asked for, before we give up
+TRIES, TRIES_GIVEN = 10, 60  # samples drawn for each molecule asked for, before we give up
+GENERATORS = {  # a domain's `function(n, **request)`, imported when it is asked
+    "molecules": "sciconsist.workflows.generate:molecules",
+    "crystals": "sciconsist.workflows.generate_crystals:crystals",
+}
 Advance = Callable[[int], None]
 
 
@@ -45,39 +60,38 @@ class Counts:
         }  # fmt: skip
 
 
-def generate(
-    domain: str,
-    n: int,
-    steps: int = 4,
-    seed: int = 0,
-    raw: bool = False,
-    atoms: int | tuple[int, int] | str | None = None,
-    elements: Sequence[str] | None = None,
-    model: FlowMap | str | Path | None = None,
-    batch_size: int | None = None,
-    device: str | None = "cpu",
-    novel_to: Collection[str] | None = None,
-    plan: Plan | None = None,
-    progress: Advance = lambda n: None,
+def generate(domain: str, n: int, **request: Any) -> list[Any]:
+    """`n` objects of a domain: RDKit molecules, pymatgen structures. `request` goes to the domain's own generator.
+
+    `generate("molecules", n=100, steps=4, seed=0)`: see `molecules`. Raises UserError.
+    """
+    if domain not in GENERATORS:
+        raise UserError(f"cannot generate {domain!r}; expected one of {', '.join(GENERATORS)}")
+    module, function = GENERATORS[domain].split(":")
+    return getattr(import_module(module), function)(n, **request)
+
+
+def molecules(
+    n: int, *, model: FlowMap | str | Path | None = None, progress: Advance = lambda n: None, **request: Any
 ) -> list[Chem.Mol]:
     """`n` molecules with explicit hydrogens, one conformer and their origin in properties.
 
-    The default returns usable molecules only, fewer than `n` where the request leaves too few; `raw` returns
-    the first `n` samples as the network made them, in order. `atoms` counts heavy atoms, `elements` are the
-    only ones allowed (name H to have hydrogens), `novel_to` are SMILES to stay away from. Raises UserError.
+    The default returns usable molecules only, fewer than `n` where the request leaves too few; with `raw=True`
+    the first `n` samples as the network made them, in order. `request`: see `Molecules`. Raises UserError.
     """
-    if domain != "molecules":
-        raise UserError(f"cannot generate {domain!r} yet; expected molecules")
-    stream = Molecules(
-        load_for(domain, model) if not isinstance(model, FlowMap) else model,
-        steps=steps, seed=seed, raw=raw, atoms=atoms, elements=elements, batch_size=batch_size, device=device,
-        novel_to=novel_to, plan=plan,
-    )  # fmt: skip
-    return list(stream.take(n, progress))
+    ready = model if isinstance(model, FlowMap) else load_for("molecules", model)
+    return list(Molecules(ready, **request).take(n, progress))
 
 
 class Molecules:
-    """One request: `take(n)` yields its molecules, `counts` says what was drawn and rejected on the way."""
+    """One request: `take(n)` yields its molecules, `counts` says what was drawn and rejected on the way.
+
+    `atoms` counts heavy atoms (9 or "5:9"). `elements` are the only ones allowed (name H to have hydrogens); with
+    `every_element` each must occur. `properties` are what the model is told, {"gap": 6.5, "logp": "1:2"}, the more
+    strongly the larger `guidance` (which doubles the evaluations of a jump); a range that RDKit can check is kept
+    to. `scaffold`, an SDF file, or `linker`, several, are atoms that come out where they are. `novel_to` are
+    SMILES to stay away from.
+    """
 
     def __init__(
         self,
@@ -87,16 +101,29 @@ class Molecules:
         raw: bool = False,
         atoms: int | tuple[int, int] | str | None = None,
         elements: Sequence[str] | None = None,
+        every_element: bool = False,
+        properties: Mapping[str, Range] | None = None,
+        guidance: float = 1.0,
+        scaffold: str | Path | None = None,
+        linker: Sequence[str | Path] | None = None,
         batch_size: int | None = None,
         device: str | None = "cpu",
         novel_to: Collection[str] | None = None,
         plan: Plan | None = None,
     ) -> None:
         self.model = on_device(model, device)
-        self.plan = plan or plan_for(model, steps)
         self.seed, self.raw = check_seed(seed), raw
         self.histogram = size_range(model.domain.config.size_histogram, atoms)
-        self.allowed = element_mask(model.domain.vocabulary, elements)
+        self.wish = Wish(
+            property_ranges(model, properties),
+            check_guidance(guidance, properties),
+            element_mask(model.domain.vocabulary, elements),
+            given_atoms(model, scaffold, linker),
+        )
+        if self.wish.given is not None:
+            self.histogram = sizes_beside(self.histogram, self.wish.given)
+        self.plan = plan or plan_for(model, steps, guided=self.wish.guidance != 1.0)
+        self.every = {e.strip() for e in elements or ()} if every_element else set()
         self.batch_size = 64 if batch_size is None else batch_size
         if self.batch_size < 1:
             raise UserError(f"batch size {batch_size}: expected at least 1")
@@ -109,12 +136,14 @@ class Molecules:
             raise UserError(f"{n} molecules: expected at least 1")
         counts = self.counts = Counts(requested=n)
         seen: set[str] = set()
-        limit = n if self.raw else TRIES * n + 200
+        limit = n if self.raw else (TRIES if self.wish.given is None else TRIES_GIVEN) * n + 200
         while counts.written < n and counts.drawn < limit:
             size = min(self.batch_size, n - counts.written, limit - counts.drawn)
             for index, sample in self.samples(counts.drawn, size):
                 counts.drawn += 1
                 reason, key = ("", "") if self.raw else usable(sample, seen, self.avoid)
+                if not self.raw and not reason and sample is not None:
+                    reason = self.unasked(sample)
                 if reason or sample is None:
                     counts.rejected[reason] += 1
                     if not self.raw:
@@ -129,6 +158,17 @@ class Molecules:
                 progress(1)
                 yield mol
 
+    def unasked(self, sample: Sample) -> str:
+        """Why a usable sample is not what was asked for, or ""."""
+        if self.every and self.every != {a.GetSymbol() for a in sample.mol.GetAtoms()}:
+            return "an element is missing"
+        for name, (low, high) in self.wish.properties.items():
+            if low < high and PROPERTIES[name].computed is not None:
+                (value,) = measure(sample.mol, [name])
+                if not low <= value <= high:
+                    return f"{name} outside the range"
+        return ""
+
     def samples(self, first: int, count: int) -> Iterator[tuple[int, Sample | None]]:
         """Samples of a run of indices; None where the network's output was not finite."""
         indices = range(first, first + count)
@@ -139,7 +179,7 @@ class Molecules:
         options: dict[str, Any] = {
             "seed": self.seed,
             "batch_size": count,
-            "allowed": self.allowed,
+            "wish": self.wish,
             "sizes": sizes,
         }
         try:
@@ -149,7 +189,7 @@ class Molecules:
         yield from zip(indices, made)
 
     def _alone(self, index: int, size: int) -> Sample | None:
-        options: dict[str, Any] = {"seed": self.seed, "allowed": self.allowed, "sizes": [size]}
+        options: dict[str, Any] = {"seed": self.seed, "wish": self.wish, "sizes": [size]}
         try:
             return next(iter(draw(self.model, 1, self.plan, first=index, **options)))
         except ValueError:
@@ -159,6 +199,14 @@ class Molecules:
         set_origin(mol, self.model, self.seed, index, self.plan.steps)
         if sample is not None:
             mol.SetProp("decoded", "repaired" if sample.graph.repaired else "as predicted")
+            for name, value in sample.told.items():
+                mol.SetProp(f"requested_{name}", f"{value:.6g}")
+            if sample.told and sample.mol.GetNumBonds():
+                for name, value in zip(sample.told, measure(sample.mol, list(sample.told))):
+                    if value == value:
+                        mol.SetProp(name, f"{value:.6g}")
+            if self.wish.given is not None:
+                mol.SetProp("given_atoms", str(len(self.wish.given)))
         mol.SetProp("selection", "raw" if self.raw else "usable")
 
 
@@ -168,6 +216,8 @@ def usable(sample: Sample | None, seen: Collection[str], avoid: Collection[str] 
         return "not finite", ""
     if not sample.graph.consistent or sample.mol.HasProp(FAILED):
         return "no valid graph", ""
+    if sample.wrong:
+        return sample.wrong, ""
     if strict_molecule(sample.mol) is None:
         return "radical or fragments", ""
     key = canonical_smiles(sample.mol)
@@ -197,50 +247,10 @@ def set_origin(mol: Chem.Mol, model: FlowMap, seed: int, index: int, steps: int)
             mol.SetProp(key, str(value))
 
 
-def plan_for(model: FlowMap, steps: int) -> Plan:
-    """How a model divides so many network evaluations: as its card says, or else as measured best."""
-    if steps < 1:
-        raise UserError(f"{steps} steps: expected at least 1")
-    own = model.card.get("plans", {}).get(str(steps))
-    return Plan(**own) if own else plan_steps(steps)
-
-
 def check_seed(seed: int) -> int:
     if seed < 0:
         raise UserError(f"seed {seed}: expected 0 or more")
     return int(seed)
-
-
-def size_range(histogram: dict[int, int], atoms: int | tuple[int, int] | str | None) -> dict[int, int]:
-    """The part of the training histogram that a request for heavy-atom counts leaves."""
-    known = f"the model knows {min(histogram)} to {max(histogram)}"
-    if atoms is None:
-        return histogram
-    try:
-        parts = [int(p) for p in atoms.split(":")] if isinstance(atoms, str) else list(np.atleast_1d(atoms))
-        low, high = int(parts[0]), int(parts[-1])
-    except (ValueError, TypeError, IndexError):
-        parts, low, high = [], 1, 0
-    if not 1 <= len(parts) <= 2 or low > high:
-        raise UserError(f"atoms {atoms!r}: expected a number of heavy atoms, 9, or a range, 5:9; {known}")
-    if low < min(histogram) or high > max(histogram):
-        raise UserError(f"atoms {atoms!r}: heavy atoms beyond what the model was trained on; {known}")
-    if kept := {n: count for n, count in histogram.items() if low <= n <= high}:
-        return kept
-    raise UserError(f"atoms {atoms!r}: no such size in the training data; {known}")
-
-
-def element_mask(vocabulary: Vocabulary, elements: Sequence[str] | None) -> np.ndarray | None:
-    """Classes `[K]` made of these elements alone; without H only atoms that bear no hydrogen."""
-    if elements is None:
-        return None
-    wanted = {str(e).strip() for e in elements}
-    known = {*vocabulary.symbols, "H"}
-    if unknown := sorted(wanted - known):
-        raise UserError(f"elements {', '.join(map(repr, unknown))}: the model knows {', '.join(sorted(known))}")
-    if not wanted - {"H"}:
-        raise UserError("elements: at least one heavier than H is needed")
-    return np.array([c.symbol in wanted and ("H" in wanted or c.hydrogens == 0) for c in vocabulary.classes])
 
 
 def _no_molecule() -> Chem.Mol:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,11 +17,14 @@ from rdkit import Chem
 from torch import Tensor
 
 from sciconsist.domains.molecules.adapter import MoleculeDomain
-from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph
+from sciconsist.domains.molecules.completion import Given
+from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
-from sciconsist.domains.molecules.hydrogens import assemble
+from sciconsist.domains.molecules.hydrogens import FAILED, assemble
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
+
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Plan:
 
     `power` bends the time grid of the jumps ((k/n)^power, more than 1 crowds the data end); `start` is the time to
     which positions are noised again before refinement; `gamma` is how much of each jump is re-noised.
+    `steps` counts every evaluation of the network.
     """
 
     jumps: int
@@ -37,10 +41,11 @@ class Plan:
     power: float = 1.0
     start: float = 0.3
     gamma: float = 0.0
+    guided: bool = False  # guidance asks the network twice a jump
 
     @property
     def steps(self) -> int:
-        return self.jumps + self.refine
+        return self.jumps * (2 if self.guided else 1) + self.refine
 
     def graph_times(self) -> list[float]:
         return [(1 - k / self.jumps) ** self.power for k in range(self.jumps)] + [0.0]
@@ -57,13 +62,45 @@ class Sample:
     mol: Chem.Mol
     graph: DecodedGraph
     size: int
-    notes: dict[str, object] = field(default_factory=dict)
+    told: dict[str, float] = field(default_factory=dict)  # property values the network was told
+    wrong: str = ""  # why the atoms given are not in it as they should be
 
 
-def plan_steps(steps: int) -> Plan:
-    """The division that measured best (docs/experiments.md)."""
+@dataclass(frozen=True)
+class Wish:
+    """What samples shall be: properties told to the network, how strongly, classes `[K]` allowed, atoms given.
+
+    `properties` are from low to high; a sample is told a value of the training data between them.
+    """
+
+    properties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    guidance: float = 1.0
+    allowed: np.ndarray | None = None
+    given: Given | None = None
+
+
+NOTHING = Wish()
+
+
+def plan_steps(steps: int, guided: bool = False) -> Plan:
+    """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
+    if guided:
+        return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), guided=True)
     return Plan(steps - refine, refine)
+
+
+def draw_told(domain: MoleculeDomain, wish: Wish, indices: Sequence[int], seed: int) -> Tensor | None:
+    """The values `[B, P]` that samples are told, NaN for what is not asked; None when nothing is."""
+    if not wish.properties:
+        return None
+    told = torch.full((len(indices), len(domain.config.properties)), torch.nan)
+    for k, known in enumerate(domain.config.properties):
+        if known.name in wish.properties:
+            low, high = wish.properties[known.name]
+            draws = (torch.rand(1, generator=stream(seed, "property", known.name, i)).item() for i in indices)
+            told[:, k] = torch.tensor([known.draw(low, high, u) if high > low else low for u in draws])
+    return told
 
 
 def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) -> list[int]:
@@ -75,9 +112,14 @@ def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) 
 
 
 def draw_noise(
-    domain: MoleculeDomain, sizes: Sequence[int], indices: Sequence[int], seed: int, purpose: str
-) -> dict[str, Tensor]:
-    """Prior noise of a batch, each sample from its own stream, padded to the largest."""
+    domain: MoleculeDomain,
+    sizes: Sequence[int],
+    indices: Sequence[int],
+    seed: int,
+    purpose: str,
+    given: Given | None = None,
+) -> State:
+    """Prior noise of a batch, each sample from its own stream, padded to the largest; paired with given atoms."""
     size, classes = max(sizes), len(domain.vocabulary)
     shapes = {"positions": (size, 3), "atoms": (size, classes), "bonds": (size, size, 4)}
     noise = {name: torch.zeros(len(sizes), *shape) for name, shape in shapes.items()}
@@ -91,40 +133,55 @@ def draw_noise(
         upper = torch.ones(n, n, dtype=torch.bool).triu(1)[..., None]
         b = b.view(n, n, 4) * upper
         noise["bonds"][k, :n, :n] = b + b.transpose(0, 1)
+        if given is not None:
+            own = {m: v[k, :n, :n] if m == "bonds" else v[k, :n] for m, v in noise.items()}
+            for m, value in given.couple(own).items():
+                noise[m][(k, slice(n), slice(n)) if m == "bonds" else (k, slice(n))] = value
     return noise
+
+
+def ask(model: FlowMap, x: State, s: Any, t: Any, condition: State, mask: State, guidance: float) -> State:
+    """The network's output; away from the untold one by `guidance` (Ho & Salimans 2022), which asks it twice."""
+    raw = cast(State, model.raw(x, s, t, condition, mask))  # type: ignore[arg-type]
+    if guidance == 1.0:
+        return raw
+    untold = {
+        **condition,
+        "values": torch.zeros_like(condition["values"]),
+        "known": torch.zeros_like(condition["known"]),
+    }
+    plain = cast(State, model.raw(x, s, t, untold, mask))  # type: ignore[arg-type]
+    return {name: plain[name] + guidance * (raw[name] - plain[name]) for name in raw}
 
 
 @torch.no_grad()
 def settle_graphs(
     model: FlowMap,
-    noise: dict[str, Tensor],
-    condition: dict[str, Tensor],
-    mask: dict[str, Tensor],
+    noise: State,
+    condition: State,
+    mask: State,
     plan: Plan,
     fresh: Sequence[torch.Generator] | None = None,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    guidance: float = 1.0,
+    given: Given | None = None,
+) -> tuple[State, State]:
     """Jump from noise to data. Returns the state at time 0 and the raw output of the last evaluation (its logits)."""
     x, raw = noise, noise
     for s, t in pairwise(plan.graph_times()):
-        raw = cast(dict[str, Tensor], model.raw(x, s, t, condition, mask))
+        raw = ask(model, x, s, t, condition, mask, guidance)
         f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
+        if given is not None:
+            x, f = given.impose(x, f, condition["length_scale"], mask["atoms"].sum(1))
         if plan.gamma > 0 and t > 0 and fresh is not None:
             x = _renoise(model, x, f, s, t, mask, plan.gamma, fresh)
         else:
-            x = cast(dict[str, Tensor], model.apply_f(x, f, s, t, mask))
+            x = cast(State, model.apply_f(x, f, s, t, mask))  # type: ignore[arg-type]
     return x, raw
 
 
 def _renoise(
-    model: FlowMap,
-    x: dict[str, Tensor],
-    f: dict[str, Tensor],
-    s: float,
-    t: float,
-    mask: dict[str, Tensor],
-    gamma: float,
-    fresh: Sequence[torch.Generator],
-) -> dict[str, Tensor]:
+    model: FlowMap, x: State, f: State, s: float, t: float, mask: State, gamma: float, fresh: Sequence[torch.Generator]
+) -> State:
     """Jump, with the noise part of the linear path rotated toward fresh noise: variance kept, `gamma` = 1 all new."""
     out = {}
     for name, value in x.items():
@@ -146,22 +203,31 @@ def _renoise(
 
 @torch.no_grad()
 def place_atoms(
-    model: FlowMap, graphs: Sequence[HeavyGraph], noise: Tensor, times: Sequence[float]
+    model: FlowMap,
+    graphs: Sequence[HeavyGraph],
+    noise: Tensor,
+    times: Sequence[float],
+    told: Tensor | None = None,
+    given: Given | None = None,
 ) -> list[np.ndarray]:
     """Positions of given graphs: from noise (times start at 1) or from their own positions noised to `times[0]`.
 
     `noise` `[B, N, 3]` has zero mean; returns `[N, 3]` arrays in Å.
     """
     domain: MoleculeDomain = model.domain
-    padded = pad_graphs(graphs)
-    state, condition, mask = domain.encode(padded)
+    state, condition, mask = domain.encode(pad_graphs(graphs))
+    if told is not None:
+        condition = domain.condition(mask["atoms"], told)
     start = times[0]
     state["positions"] = (1 - start) * state["positions"] + start * noise
     held = torch.zeros(len(graphs))
     for s, t in pairwise(times):
         clock_s = {"positions": torch.full_like(held, s), "atoms": held, "bonds": held}
         clock_t = {"positions": torch.full_like(held, t), "atoms": held, "bonds": held}
-        moved = model(state, clock_s, clock_t, condition, mask)
+        f = cast(State, model.f(state, clock_s, clock_t, condition, mask))  # type: ignore[arg-type]
+        if given is not None:
+            state, f = given.impose(state, f, condition["length_scale"], mask["atoms"].sum(1))
+        moved = cast(State, model.apply_f(state, f, clock_s, clock_t, mask))  # type: ignore[arg-type]
         state = {**state, "positions": moved["positions"]}
     positions = (state["positions"] * condition["length_scale"][:, None, None]).double().numpy()
     return [positions[k, : len(g)] for k, g in enumerate(graphs)]
@@ -176,9 +242,9 @@ def generate(
     first: int = 0,
     sizes: Sequence[int] | None = None,
     batch_size: int = 64,
-    allowed: np.ndarray | None = None,
+    wish: Wish = NOTHING,
 ) -> Iterator[Sample]:
-    """Samples `first .. first + count` of a seed, in order. `allowed` `[K]` masks classes (exact element sets)."""
+    """Samples `first .. first + count` of a seed, in order. `sizes[i % len(sizes)]` heavy atoms where given."""
     domain: MoleculeDomain = model.domain
     model.eval()
     for begin in range(first, first + count, batch_size):
@@ -187,33 +253,40 @@ def generate(
             chosen = draw_sizes(domain.config.size_histogram, indices, seed)
         else:
             chosen = [sizes[i % len(sizes)] for i in indices]
-        yield from _batch(model, indices, chosen, plan, seed, allowed)
+        yield from _batch(model, indices, chosen, plan, seed, wish)
 
 
-def _batch(
-    model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, seed: int, allowed: np.ndarray | None
-) -> Iterator[Sample]:
+def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, seed: int, wish: Wish) -> Iterator[Sample]:
     domain: MoleculeDomain = model.domain
-    node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-    mask = domain.masks(node)
-    condition = domain.condition(node)
-    noise = draw_noise(domain, sizes, indices, seed, "prior")
+    given, node = wish.given, torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
+    mask, told = domain.masks(node), draw_told(domain, wish, indices, seed)
+    condition = domain.condition(node, told)
+    noise = draw_noise(domain, sizes, indices, seed, "prior", given)
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
-    state, raw = settle_graphs(model, noise, condition, mask, plan, fresh)
+    state, raw = settle_graphs(model, noise, condition, mask, plan, fresh, wish.guidance, given)
     atoms = torch.log_softmax(raw["atoms"].double(), -1).numpy()
     bonds = torch.log_softmax(raw["bonds"].double(), -1).numpy()
     positions = (state["positions"] * condition["length_scale"][:, None, None]).double().numpy()
     decoded, heavy = [], []
     for k, n in enumerate(sizes):
-        permitted = None if allowed is None else np.broadcast_to(allowed, (n, len(domain.vocabulary)))
-        graph = decode_graph(atoms[k, :n], bonds[k, :n, :n], domain.vocabulary, permitted)
+        own, pairs = atoms[k, :n], bonds[k, :n, :n]
+        permitted = None if wish.allowed is None else np.broadcast_to(wish.allowed, own.shape)
+        if given is not None:
+            permitted, pairs = given.constrain(own, pairs, permitted)
+        graph = decode_graph(own, pairs, domain.vocabulary, permitted, CHARGE if given is None else given.charge)
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n]))
     if plan.refine:
         again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
-        placed = place_atoms(model, heavy, again, plan.refine_times())
+        placed = place_atoms(model, heavy, again, plan.refine_times(), told, given)
     else:
         placed = [g.positions for g in heavy if g.positions is not None]
     for k, graph in enumerate(decoded):
         mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
-        yield Sample(indices[k], mol, graph, sizes[k])
+        sample = Sample(indices[k], mol, graph, sizes[k])
+        if told is not None:
+            values = {p.name: float(told[k, j]) for j, p in enumerate(domain.config.properties)}
+            sample.told = {name: value for name, value in values.items() if value == value}
+        if given is not None:
+            sample.wrong = given.finish(mol) if given.kept(graph) and not mol.HasProp(FAILED) else "given atoms changed"
+        yield sample

@@ -25,6 +25,22 @@ def molecules(
         str | None,
         typer.Option("--elements", help="All elements allowed: C,N,O,H (without H: no hydrogens)."),
     ] = None,
+    every_element: Annotated[
+        bool, typer.Option("--every-element", help="With --elements: each of them in every molecule.")
+    ] = False,
+    wanted: Annotated[
+        list[str] | None,
+        typer.Option("--property", help="A value, gap=6.5, or a range, logp=1:2; may be given again."),
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option("--guidance", help="How strongly properties steer; 1 is plain, above it jumps cost twice.")
+    ] = 1.0,
+    scaffold: Annotated[
+        Path | None, typer.Option("--scaffold", help="An SDF file: its atoms stay where they are, others are added.")
+    ] = None,
+    linker: Annotated[
+        str | None, typer.Option("--linker", help="SDF files, a.sdf,b.sdf: fragments to join where they are.")
+    ] = None,
     novel_to: Annotated[
         Path | None, typer.Option("--novel-to", help="SMILES (.smi or .csv, .gz too) that must not come out.")
     ] = None,
@@ -45,6 +61,8 @@ def molecules(
     Example:
       sciconsist generate molecules -n 1000 --steps 4 -o mols.sdf
       sciconsist generate molecules -n 50 --atoms 5:7 --elements C,N,O,H -o small.sdf
+      sciconsist generate molecules -n 50 --steps 12 --property gap=5:7 --guidance 2 -o gap.sdf
+      sciconsist generate molecules -n 20 --steps 16 --scaffold core.sdf -o grown.sdf
     """
     from sciconsist.errors import PartlyDone, UserError
     from sciconsist.files import check_output
@@ -60,7 +78,8 @@ def molecules(
     request = Molecules(
         load_for("molecules", model), steps=steps, seed=seed, raw=raw, atoms=atoms,
         elements=None if elements is None else elements.split(","), batch_size=batch_size, device=device,
-        novel_to=avoid,
+        novel_to=avoid, every_element=every_element, properties=_wanted(wanted), guidance=guidance, scaffold=scaffold,
+        linker=None if linker is None else linker.split(","),
     )  # fmt: skip
     begin = time.monotonic()
     try:
@@ -71,7 +90,7 @@ def molecules(
             note(f"stopped: {path} has the molecules finished so far", quiet)
         raise
     figures = {**request.counts.figures(), "seconds": round(time.monotonic() - begin, 2), "steps": steps,
-               "seed": seed, "raw": raw, "output": str(path)}  # fmt: skip
+               "network_evaluations": request.plan.steps, "seed": seed, "raw": raw, "output": str(path)}  # fmt: skip
     _report(figures, as_json, quiet)
     if request.counts.written < count:
         raise PartlyDone(
@@ -140,6 +159,19 @@ def _smiles(path: Path) -> list[str]:
     from sciconsist.datasets.builder import read_smiles
 
     return [text for _, text in read_smiles(path)]
+
+
+def _wanted(settings: list[str] | None) -> dict[str, str]:
+    """gap=6.5 and logp=1:2 as a dict; UserError for anything else."""
+    from sciconsist.errors import UserError
+
+    found: dict[str, str] = {}
+    for setting in settings or ():
+        name, equals, value = (part.strip() for part in setting.partition("="))
+        if not (name and equals and value) or name in found:
+            raise UserError(f"--property {setting}: expected each property once, as gap=6.5 or gap=5:7")
+        found[name] = value
+    return found
 
 
 def _is_device(path: Path) -> bool:

@@ -42,8 +42,11 @@ def test_generate_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--model", "nonesuch"], "molecules-qm9gfn2"),
         (["--device", "abacus"], "cpu or cuda"),
         (["--novel-to", "absent.smi"], "absent.smi"),
-        (["--property", "gap=6"], "--property"),
-        (["--scaffold", "core.sdf"], "--scaffold"),
+        (["--property", "gap=6"], "told none"),
+        (["--property", "gap"], "gap=6.5"),
+        (["--guidance", "2"], "give one"),
+        (["--scaffold", "core.sdf"], "core.sdf"),
+        (["--linker", "core.sdf"], "two SDF files"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
