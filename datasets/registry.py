@@ -218,8 +218,8 @@ _TABLE = (
     ),
     Dataset(
         "ersst", "climate", "ERSST v5, global monthly sea surface temperature at 2 degrees", "NOAA PSL",
-        "public domain", "Huang et al. 2017, doi:10.1175/JCLI-D-16-0836.1", {"all": ("global/ersst_sst.mnmean_2010-2020.nc",)},
-        "reanalysis:ersst",
+        "public domain", "Huang et al. 2017, doi:10.1175/JCLI-D-16-0836.1",
+        {"all": ("global/ersst_sst.mnmean_2010-2020.nc",)}, "reanalysis:ersst",
     ),
 )  # fmt: skip
 
