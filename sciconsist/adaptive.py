@@ -107,7 +107,8 @@ def _norm(error: Any, x: Any, y: Any, mask: Any, rtol: float, atol: float) -> Te
     def one(e: Tensor, a: Tensor, b: Tensor, m: Tensor | None) -> tuple[Tensor, Tensor]:
         ratio = e / (atol + rtol * torch.maximum(a.abs(), b.abs()))
         real = apply_mask(torch.ones_like(e), m)
-        return ratio.square().mul(real).flatten(1).sum(1).double(), real.flatten(1).sum(1).double()
+        size = len(e)  # a field may be one number a sample
+        return ratio.square().mul(real).reshape(size, -1).sum(1).double(), real.reshape(size, -1).sum(1).double()
 
     parts = map_fields(one, error, x, y, mask)
     pairs = list(parts.values()) if isinstance(parts, dict) else [parts]

@@ -158,7 +158,7 @@ def _shift(
 def measurement(
     operator: Callable[[Any], Tensor], observed: Tensor, noise: float, model: FlowMap, field: str | None = None
 ) -> Reward:
-    """log p(observed | x0) for `steer(..., look="mean")`: observed = operator(x0) + noise eps, operator `[B, ...] -> [B, m]`.
+    """log p(observed | x0) for `steer(..., look="mean")`: observed `[B, m]` = operator(x0) + noise eps.
 
     The variance has the posterior's own added, b^2 sd^2 / (a^2 sd^2 + b^2), as in PiGDM (Song et al. 2023b,
     eq. 8): exact for operators with orthonormal rows and isotropic Gaussian data of standard deviation sd. The
