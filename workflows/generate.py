@@ -34,7 +34,7 @@ from sciconsist.workflows.molecule_requests import (
 )
 
 NOTE = "computer-generated, not synthesised or tested"
-TRIES, TRIES_GIVEN = 10, 60  # samples drawn for each molecule asked for, before we give up
+TRIES, TRIES_GIVEN = 10, 100  # samples drawn for each molecule asked for, before we give up
 GENERATORS = {  # a domain's `function(n, **request)`, imported when it is asked
     "molecules": "sciconsist.workflows.generate:molecules",
     "crystals": "sciconsist.workflows.generate_crystals:crystals",

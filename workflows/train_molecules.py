@@ -133,7 +133,7 @@ def distill(
     row, old = DISTILL[recipe], load(teacher)
     model = load(init if init is not None else teacher)
     records, source = read_data(data)
-    options = {"given": config.given, "anchor": config.anchor, "kind": row.kind}
+    options: dict[str, Any] = {"given": config.given, "anchor": config.anchor, "kind": row.kind}
     ready, skipped = training_set(records, model.domain, **options)
     model.card = {
         **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),

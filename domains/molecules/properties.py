@@ -47,7 +47,7 @@ PROPERTIES = {
         Property("qed", "", QED.qed),
         Property("tpsa", "Å²", rdMolDescriptors.CalcTPSA),
         Property("sa", "", sa_score),
-        Property("mw", "g/mol", Descriptors.MolWt),
+        Property("mw", "g/mol", Descriptors.MolWt),  # type: ignore[attr-defined]
     )
 }
 
