@@ -242,7 +242,7 @@ def source_of(where: Data, original: dict[str, str]) -> Source:
 def at_stations(data: xr.Dataset, reference: Data, label: str) -> dict[str, Any]:
     """Scores at stations against observations of the same stations, or a grid interpolated to them."""
     observed = reference if isinstance(reference, xr.Dataset) else None
-    if observed is None and Path(str(reference)).exists():
+    if not isinstance(reference, xr.Dataset) and Path(reference).exists():
         observed = open_dataset(reference)
     lat, lon = (np.asarray(data[n].values, np.float64) for n in ("lat", "lon"))
     points = Grid(lat, lon, (0.0, 0.0), False, "points")

@@ -214,9 +214,9 @@ def on_lattice(source: Source, lattice: Grid, names: Sequence[str]) -> Fields:
     rows, columns = _matching(fields.grid.lat, lattice.lat), _matching(fields.grid.lon, lattice.lon, 360.0)
     values: np.ndarray = np.full((*fields.values.shape[:2], *lattice.shape), np.nan)
     if rows is not None and columns is not None:
-        inside = np.ix_(rows >= 0, columns >= 0)
-        pick = np.ix_(rows[rows >= 0], columns[columns >= 0])
-        values[(..., *inside)] = fields.values[(..., *pick)]
+        down, across = np.ix_(rows >= 0, columns >= 0)
+        row, column = np.ix_(rows[rows >= 0], columns[columns >= 0])
+        values[..., down, across] = fields.values[..., row, column]
     elif fields.mask.all():
         near = cell_owners(fields.grid, lattice) >= 0
         values[..., near] = average_to(fields.values, fields.grid, lattice)[..., near]

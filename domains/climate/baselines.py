@@ -185,5 +185,5 @@ def coarsened(fine: Fields, factor: int) -> Fields:
     rows, columns = (n // factor * factor for n in fine.grid.shape)
     whole = fine.crop(slice(rows), slice(columns))
     values = block_mean(whole.values, area_weights(whole.grid, whole.mask), factor)
-    mask = whole.mask.reshape(rows // factor, factor, columns // factor, factor).any((1, 3))
+    mask = np.asarray(whole.mask.reshape(rows // factor, factor, columns // factor, factor).any((1, 3)))
     return replace(fine, values=values, mask=mask, grid=coarsen(whole.grid, factor))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import xarray as xr
@@ -24,7 +24,7 @@ from .grids import refine_axis
 from .variables import STANDARD_NAMES, Conversion
 
 FILL = np.float32(9.969209968386869e36)  # NetCDF's own fill value of float32
-COMPRESSION = 4
+COMPRESSION: Final = 4
 _KEPT = ("long_name", "standard_name", "units", "axis", "positive", "comment", "cell_methods")
 _BOUNDS = "bnds"
 

@@ -50,7 +50,8 @@ class Regression:
         self.season = seasons(past.fine.times, self.kind)
         self.base = climatology(np.nan_to_num(past.coarse.values), self.season, number)
         self.fine_base = climatology(np.nan_to_num(past.fine.values), self.season, number)
-        self.mean = SiteMean(len(past.fine.names), self.factor, past.coarse.grid.shape, RADIUS, cross=False).double()
+        height, width = past.coarse.grid.shape
+        self.mean = SiteMean(len(past.fine.names), self.factor, (height, width), RADIUS, cross=False).double()
         coarse, fine = (np.nan_to_num(f.values) for f in (past.coarse, past.fine))
         anomalies = (coarse - self.base[self.season], fine - self.fine_base[self.season])
         self.mean.fit(torch.as_tensor(anomalies[0]), torch.as_tensor(anomalies[1]), self.valid, RIDGE)
