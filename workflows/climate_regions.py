@@ -80,7 +80,7 @@ def draw(high: int, generator: torch.Generator) -> int:
 
 def lattice_batch(
     domain: ClimateDomain, net: ClimateNetwork, region: Region, fine: Tensor, area: np.ndarray,
-    box: tuple[slice, slice], factor: int, present: Tensor, unit: Tensor, times: Tensor,
+    box: tuple[slice, slice], factor: int, present: Tensor, unit: Tensor
 ) -> Batch:  # fmt: skip
     """A window of some times `[B, C, H, W]`, made coarse by `factor`."""
     cell = region.fields.grid.cell[0] * factor

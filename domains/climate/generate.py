@@ -245,11 +245,12 @@ def _times(work: _Work, coarse: Fields) -> Iterator[tuple[int, tuple[Condition, 
     present = torch.zeros(1, C)
     present[0, work.picked] = 1
     for t in range(len(coarse.times)):
-        given = torch.zeros(1, C, *coarse.grid.shape)
-        given[0, work.picked] = torch.as_tensor(np.nan_to_num(coarse.values[t]), dtype=torch.float32)
+        given = torch.zeros(1, C, *coarse.grid.shape, dtype=torch.float64)  # 280 K has few digits left in float32
+        given[0, work.picked] = torch.as_tensor(np.nan_to_num(coarse.values[t]), dtype=torch.float64)
         base = work.domain.base(work.net, given, work.ground, work.origin)
         base = base * present[:, :, None, None]
         condition = work.domain.condition(given, base, work.ground, seasons[t : t + 1], present, work.net, work.origin)
+        condition |= {name: condition[name].float() for name in ("coarse", "fine")}  # what the network sees
         inside = (work.ground.area > 0)[None, None] & (present > 0)[:, :, None, None]
         yield t, (condition, inside)
 
