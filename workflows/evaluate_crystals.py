@@ -39,9 +39,11 @@ class Evaluation:
         return {**self.about, "samples": self.samples, "ceiling": self.ceiling}
 
     def table(self) -> list[tuple[str, float, float | None]]:
-        """(figure, samples, ceiling) of all numbers, in order, tolerances left out."""
+        """(figure, samples, ceiling) of all numbers, in order, tolerances left out; baselines after the samples'."""
         beside = dict(_flat(self.ceiling))
-        return [(name, value, beside.get(name)) for name, value in _flat(self.samples) if ".tolerances." not in name]
+        rows = [(name, value, beside.get(name)) for name, value in _flat(self.samples)]
+        rows += [(name, value, None) for name, value in _flat(self.about.get("baselines", {})) if ".all_rows." in name]
+        return [row for row in rows if ".tolerances." not in row[0]]
 
 
 def evaluate_crystals(

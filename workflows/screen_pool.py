@@ -59,7 +59,9 @@ def _plugin(name: str, settings: Settings, deadline: float) -> Any:
     """A Dask worker plugin that holds a worker's child processes."""
     from distributed import WorkerPlugin
 
-    class ScreenPlugin(WorkerPlugin):  # type: ignore[misc]
+    class ScreenPlugin(WorkerPlugin):
+        sandboxes: Sandboxes
+
         def __init__(self) -> None:
             self.name = name
             self.sandboxes = Sandboxes(settings, deadline)
@@ -73,4 +75,5 @@ def _plugin(name: str, settings: Settings, deadline: float) -> Any:
 def _on_worker(name: str, candidate: Candidate) -> dict[str, Any]:
     from distributed import get_worker
 
-    return get_worker().plugins[name].sandboxes.screen(candidate)
+    plugin: Any = get_worker().plugins[name]
+    return plugin.sandboxes.screen(candidate)
