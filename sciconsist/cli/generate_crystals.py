@@ -70,7 +70,10 @@ def crystals(
         space_group=space_group, properties=_ranges(properties), charge_balanced=charge_balanced,
         host=_host(host, supercell, replace or [], vacancy or [], free_sites),
     )  # fmt: skip
-    request = Crystals(load_for("crystals", model), wish, steps, seed, raw, batch_size, device)
+    flow_map = load_for("crystals", model)
+    if formula is None and host is None and (purpose := flow_map.card.get("intended_use")):
+        note(f"{flow_map.card['name']} is for {purpose}", quiet)
+    request = Crystals(flow_map, wish, steps, seed, raw, batch_size, device)
     begin = time.monotonic()
     written = Folder(folder)
     try:
