@@ -22,6 +22,7 @@ from sciconsist.domains.climate.adapter import Site
 from sciconsist.domains.climate.network import NetworkConfig
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
+from sciconsist.random import stream
 from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.training import FitResult
 from sciconsist.workflows.climate_data import (
@@ -86,10 +87,10 @@ def train(
     config = config or TrainConfig()
     names = data.split(",") if isinstance(data, str) else list(data)
     if len(names) > 1:
-        model, ready, late = region_model(names, config)
+        model, ready, late = region_model(names, config, until.seed)
     else:
         region = read_region(names[0], variables=config.variables or None)
-        model, site = site_model(region, config)
+        model, site = site_model(region, config, until.seed)
         model.card = site_card(region, config)
         chosen, end = held_out(len(site), config.hold, config.stretches)
         ready, late = site.part(chosen), [site.part(end)]
@@ -98,7 +99,7 @@ def train(
     return phases(model, ready, late, Path(out), config, until)
 
 
-def site_model(region: Region, config: TrainConfig) -> tuple[FlowMap, RegionData]:
+def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[FlowMap, RegionData]:
     """A fresh model of a domain with its closed-form mean fitted, and the data to train it on."""
     fine, coarse, ground = coarsened(region, config.factor)
     names, k = region.fields.names, config.factor
@@ -128,7 +129,7 @@ def site_model(region: Region, config: TrainConfig) -> tuple[FlowMap, RegionData
         "centre": g.mean((0, 2)).tolist(), "scale": g.std((0, 2)).clamp_min(1e-6).tolist(),
         "spread": spread.clamp_min(1e-6).tolist(),
     }  # fmt: skip
-    model = build({"domain": "climate", **plain, **figures})
+    model = drawn({"domain": "climate", **plain, **figures}, seed)
     model.net.mean.load_state_dict(net.mean.state_dict())
     model.net.spread.copy_(local.clamp_min(1e-6))
     model.net.ground.copy_(torch.stack([ground.height, ground.land, inside.float()]))
@@ -137,6 +138,13 @@ def site_model(region: Region, config: TrainConfig) -> tuple[FlowMap, RegionData
         model.domain, model.net, fine, coarse, base, seasons_of(region.fields), ground, unit, config.crop
     )
     return model, ready
+
+
+def drawn(config: dict[str, Any], seed: int) -> FlowMap:
+    """A fresh model whose first weights depend on the seed alone; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(stream(seed, "weights").get_state())
+        return build(config)
 
 
 def site_card(region: Region, config: TrainConfig) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def site_card(region: Region, config: TrainConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def region_model(names: Sequence[str], config: TrainConfig) -> tuple[FlowMap, Regions, list[RegionData]]:
+def region_model(names: Sequence[str], config: TrainConfig, seed: int = 0) -> tuple[FlowMap, Regions, list[RegionData]]:
     """A fresh model for any region, the regions to train it on, and whole regions it is chosen and calibrated on."""
     variables = config.variables or list(ANYWHERE)
     parts = [read_region(n) for n in names]
@@ -168,7 +176,7 @@ def region_model(names: Sequence[str], config: TrainConfig) -> tuple[FlowMap, Re
         "centre": centre.tolist(), "scale": (square - centre.square()).clamp_min(1e-6).sqrt().tolist(),
         "spread": spread.clamp_min(1e-3).tolist(),
     }  # fmt: skip
-    model = build({"domain": "climate", **plain, **figures})
+    model = drawn({"domain": "climate", **plain, **figures}, seed)
     chosen = [k for k, p in enumerate(kept) if p.name in config.choose]
     train_on = [k for k in range(len(kept)) if k not in chosen]
     if not chosen or not train_on:
@@ -229,3 +237,10 @@ def phases(
         done = json.loads((out / "3-crps" / "done.json").read_text())
         result = FitResult(done["steps"], done["seconds"], 0, float("nan"))
     return result
+
+
+def distill(*_: Any, **__: Any) -> FitResult:
+    """A climate run has its flow map and its few steps in it: there is nothing left to distil. Raises UserError."""
+    raise UserError(
+        "climate models learn to take few steps while they are trained: use train climate, with --init MODEL"
+    )
