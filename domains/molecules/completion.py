@@ -74,13 +74,8 @@ class Given:
         `scale` `[B]` is Å per unit of position.
         """
         m, x, f = len(self), dict(x), {name: value.clone() for name, value in f.items()}
-        for name, forced in (("atoms", self.allowed), ("bonds", self.bond_choices(f["bonds"].shape[1]))):
-            permitted = torch.from_numpy(forced).to(f[name].dtype)
-            place = (slice(None), slice(0, m)) if name == "atoms" else slice(None)
-            part = f[name][place] if name == "atoms" else f[name]
-            total = part.sum(-1, keepdim=True)  # the simplex's scale; 0 where nothing is real
-            kept = (part + 1e-9 * total) * permitted
-            f[name][place] = kept / kept.sum(-1, keepdim=True).clamp_min(1e-12) * total
+        f["atoms"][:, :m] = among(f["atoms"][:, :m], self.allowed)
+        f["bonds"] = among(f["bonds"], self.bond_choices(f["bonds"].shape[1]))
         positions = f["positions"].double()
         state = x["positions"].clone()
         for k, n in enumerate(sizes.tolist()):
@@ -210,6 +205,13 @@ def read_given(mols: list[Chem.Mol], vocabulary: Vocabulary, where: str) -> Give
     if not given.open.any():
         raise UserError(f"{where}: found no hydrogen that a new atom could replace, expected at least one")
     return given
+
+
+def among(probabilities: Tensor, choices: np.ndarray) -> Tensor:
+    """Probabilities times a scale `[B, ..., K]`, the whole on the choices `[..., K]`; zero stays zero."""
+    total = probabilities.sum(-1, keepdim=True)
+    kept = (probabilities + 1e-9 * total) * torch.from_numpy(choices).to(probabilities.dtype)
+    return kept / kept.sum(-1, keepdim=True).clamp_min(1e-12) * total
 
 
 def rigid(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

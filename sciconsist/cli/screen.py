@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sciconsist.cli.options import Json, Model, Output, Quiet, Seed, emit, note, progress
+from sciconsist.cli.options import Json, Model, Output, Quiet, Seed, emit, note, output_folder, progress
 
 
 def crystals(
@@ -121,3 +121,51 @@ def _report(summary: dict[str, Any], folder: Path, as_json: bool, quiet: bool) -
         note("the hull is partial: energies above it (eV/atom, third column) are too low", quiet)
     if summary["unknown_systems"]:
         note(f"{len(summary['unknown_systems'])} systems in which the hull has no compound; see the report", quiet)
+
+
+def molecules(
+    path: Annotated[Path, typer.Argument(metavar="FILE.sdf", help="Molecules in 3D, such as generate writes.")],
+    output: Output,
+    filters: Annotated[
+        str, typer.Option("--filters", help="Alerts to label: default (all), none, or some of pains,brenk,nih.")
+    ] = "default",
+    novel_to: Annotated[
+        Path | None, typer.Option("--novel-to", help="Your library as SMILES (.smi or .csv, .gz too).")
+    ] = None,
+    relax: Annotated[str, typer.Option("--relax", help="gfn2 relaxes every molecule with GFN2-xTB; none.")] = "none",
+    picks: Annotated[int, typer.Option("--picks", min=0, help="How many diverse ones to pick.")] = 50,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Look through molecules: alerts, synthesis, drug-likeness, duplicates, novelty, diversity; ranked.
+
+    The folder gets ranked.csv, ranked.sdf, picks.sdf, summary.json and report.html. Alerts label a molecule and do
+    not judge it. Records that cannot be read are listed in errors.jsonl (exit status 3).
+
+    \b
+    Example:
+      sciconsist screen molecules mols.sdf -o screened
+      sciconsist screen molecules mols.sdf -o screened --novel-to library.smi --relax gfn2 --workers 2
+    """
+    from sciconsist.errors import PartlyDone
+
+    with output_folder(output) as folder:
+        from sciconsist.workflows.screen_molecules import read_texts, screen_molecules
+
+        total = len(read_texts(path)[0])
+        with progress("screened", total, quiet) as advance:
+            found = screen_molecules(
+                path, folder, filters=filters, novel_to=novel_to, relax=relax, picks=picks, workers=workers, seed=seed,
+                progress=advance,
+            )  # fmt: skip
+    if as_json:
+        emit(found.summary, True)
+    else:
+        for row in [r for r in found.rows if r.status == "unique"][:10]:
+            labels = f"  {len(row.alerts)} alerts" if row.alerts else ""
+            typer.echo(f"{row.score:.3f}  {row.smiles}{labels}")
+        note(f"{found.summary.get('unique', 0)} unique of {found.summary['records']} records in {folder}", quiet)
+    if found.errors:
+        raise PartlyDone(f"{len(found.errors)} of {total} records could not be read, see {folder / 'errors.jsonl'}")
