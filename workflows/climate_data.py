@@ -48,12 +48,14 @@ def read_region(data: str | Path, split: str = "train", variables: Sequence[str]
     The ground is that of the file where it has one, else the shipped orography.
     """
     name = str(data)
+    loaded: object
     if name in registry.DATASETS:
         entry = registry.entry(name)
-        licence, source = entry.licence, registry.load(name, split if split in entry.files else "all")
+        licence, loaded = entry.licence, registry.load(name, split if split in entry.files else "all")
     else:
-        licence, source = "", open_source(data, variables)
-    assert isinstance(source, Source)
+        licence, loaded = "", open_source(data, variables)
+    assert isinstance(loaded, Source)
+    source = loaded
     if variables is None:
         variables = [n for n in source.names if n not in LEFT_OUT.get(name, ())]
     fields = source.read(names=variables)

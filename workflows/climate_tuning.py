@@ -31,7 +31,7 @@ def crps_loss(members: int, pooled: float, sharp: float) -> Callable[..., LossPa
     ) -> LossParts:  # fmt: skip
         M = members
         steps = STEPS[int(torch.multinomial(torch.tensor(SHARES), 1, generator=generator))]
-        more = model.geometry.prior(x0.repeat(M - 1, 1, 1, 1), None, generator=generator)
+        more = torch.randn((M - 1, *x0.shape), generator=generator, device=x0.device).flatten(0, 1)
         x = torch.cat([noise, more]) if mask is None else torch.cat([noise, more]) * mask.repeat(M, 1, 1, 1)
         wide = repeated({k: v for k, v in condition.items() if k not in ("truth", "unit")}, M)
         x = walk(model, x, steps, wide)
@@ -66,7 +66,8 @@ class Best:
         self.lowest = float("inf")
 
     def __call__(self, model: FlowMap, step: int) -> dict[str, float]:
-        relative, figures = [], {}
+        relative: list[Tensor] = []
+        figures: dict[str, float] = {}
         for k, part in enumerate(self.late):
             crps, ratio = late_scores(model, part, spaced(part, self.times), self.members, 2)
             relative.append(crps / part.unit)

@@ -18,7 +18,7 @@ from pydantic import Field
 from sciconsist import __version__
 from sciconsist.checkpoint import read_checkpoint, save_model
 from sciconsist.domain import Data
-from sciconsist.domains.climate.adapter import Site
+from sciconsist.domains.climate.adapter import Site, network_of
 from sciconsist.domains.climate.network import NetworkConfig
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -47,20 +47,22 @@ class TrainConfig(RunConfig):
 
     network: NetworkConfig = NetworkConfig(embedding=8)
     variables: tuple[str, ...] = ()  # all of the data
-    factor: int = Field(4, ge=2, le=8)
-    radius: int = Field(2, ge=0)
+    factor: int = Field(default=4, ge=2, le=8)
+    radius: int = Field(default=2, ge=0)
     cross: bool = True
-    ridge: float = Field(1.0, gt=0)
-    folds: int = Field(6, ge=2)  # stretches of times for cross-fitted residuals
-    hold: float = Field(0.1, gt=0, lt=0.5)  # share of the times to choose and calibrate on, never trained on ...
-    stretches: int = Field(5, gt=0)  # ... the ends of so many stretches
-    crop: int = Field(10, gt=1)  # coarse cells a side of a training window
+    ridge: float = Field(default=1.0, gt=0)
+    folds: int = Field(default=6, ge=2)  # stretches of times for cross-fitted residuals
+    hold: float = Field(
+        default=0.1, gt=0, lt=0.5
+    )  # share of the times to choose and calibrate on, never trained on ...
+    stretches: int = Field(default=5, gt=0)  # ... the ends of so many stretches
+    crop: int = Field(default=10, gt=1)  # coarse cells a side of a training window
     shares: tuple[float, float, float] = (0.25, 0.1, 0.65)  # of the time: flow matching, flow map, CRPS
-    members: int = Field(2, ge=2)
-    pooled: float = Field(0.5, ge=0)  # weights of the score of means and of differences
-    sharp: float = Field(0.3, ge=0)
+    members: int = Field(default=2, ge=2)
+    pooled: float = Field(default=0.5, ge=0)  # weights of the score of means and of differences
+    sharp: float = Field(default=0.3, ge=0)
     choose: tuple[str, ...] = ()  # of several regions: those that are held out to choose and calibrate on
-    crps_lr: float = Field(8e-4, gt=0)
+    crps_lr: float = Field(default=8e-4, gt=0)
     batch_size: int = 16
     lr: float = 2e-3
     warmup: int = 50
@@ -85,6 +87,7 @@ def train(
     With `init` the flow-matching phase starts from that model's weights. Raises UserError.
     """
     config = config or TrainConfig()
+    ready: Data
     names = data.split(",") if isinstance(data, str) else list(data)
     if len(names) > 1:
         model, ready, late = region_model(names, config, until.seed)
@@ -117,7 +120,7 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     }  # fmt: skip
     unit_scales = {"centre": [0.0] * len(names), "scale": [1.0] * len(names), "spread": [1.0] * len(names)}
     first = build({"domain": "climate", **plain, **unit_scales})
-    domain, net = first.domain, first.net
+    domain, net = first.domain, network_of(first)
     base = cross_fitted(domain, net, fine, coarse, ground, config.folds, config.ridge)
     g = domain.transform(coarse)[..., ground.valid]
     error = domain.transform(fine) - domain.transform(base)
@@ -130,13 +133,13 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
         "spread": spread.clamp_min(1e-6).tolist(),
     }  # fmt: skip
     model = drawn({"domain": "climate", **plain, **figures}, seed)
-    model.net.mean.load_state_dict(net.mean.state_dict())
-    model.net.spread.copy_(local.clamp_min(1e-6))
-    model.net.ground.copy_(torch.stack([ground.height, ground.land, inside.float()]))
+    own = network_of(model)
+    assert own.mean is not None and net.mean is not None
+    own.mean.load_state_dict(net.mean.state_dict())
+    own.spread.copy_(local.clamp_min(1e-6))
+    own.ground.copy_(torch.stack([ground.height, ground.land, inside.float()]))
     unit = (fine - base).abs()[..., inside].mean((0, 2)).clamp_min(1e-9)
-    ready = RegionData(
-        model.domain, model.net, fine, coarse, base, seasons_of(region.fields), ground, unit, config.crop
-    )
+    ready = RegionData(model.domain, own, fine, coarse, base, seasons_of(region.fields), ground, unit, config.crop)
     return model, ready
 
 
@@ -166,7 +169,7 @@ def region_model(names: Sequence[str], config: TrainConfig, seed: int = 0) -> tu
     plain = {"variables": variables, "factor": config.factor, "network": network.model_dump()}
     ones = {"centre": [0.0] * len(variables), "scale": [1.0] * len(variables), "spread": [1.0] * len(variables)}
     first = build({"domain": "climate", **plain, **ones})
-    found = [statistics(first.domain, first.net, p, fitting_factor(p, config.factor)) for p in kept]
+    found = [statistics(first.domain, network_of(first), p, fitting_factor(p, config.factor)) for p in kept]
     known = torch.stack([f["present"] for f in found])
     count = known.sum(0).clamp_min(1)
     centre, square, spread = (
@@ -177,17 +180,18 @@ def region_model(names: Sequence[str], config: TrainConfig, seed: int = 0) -> tu
         "spread": spread.clamp_min(1e-3).tolist(),
     }  # fmt: skip
     model = drawn({"domain": "climate", **plain, **figures}, seed)
+    own = network_of(model)
     chosen = [k for k, p in enumerate(kept) if p.name in config.choose]
     train_on = [k for k in range(len(kept)) if k not in chosen]
     if not chosen or not train_on:
         raise UserError(f"{', '.join(names)}: expected regions to train on, and one or more of them in choose=[...]")
-    late = [whole_region(model.domain, model.net, kept[k], config.factor, found[k]["unit"]) for k in chosen]
+    late = [whole_region(model.domain, own, kept[k], config.factor, found[k]["unit"]) for k in chosen]
     model.card = {
         "domain": "climate", "data": [kept[k].name for k in train_on], "chosen_on": list(config.choose),
         "licence": sorted({kept[k].licence for k in train_on}), "variables": variables, "version": __version__,
         "attribution": sorted({kept[k].fields.attributes.get("attribution", "") for k in train_on} - {""}),
     }  # fmt: skip
-    ready = Regions(model.domain, model.net, [kept[k] for k in train_on], [found[k]["unit"] for k in train_on])
+    ready = Regions(model.domain, own, [kept[k] for k in train_on], [found[k]["unit"] for k in train_on])
     return model, ready, late
 
 

@@ -44,7 +44,7 @@ class Site(BaseModel):
 
     lat: list[float]
     lon: list[float]
-    radius: int = Field(2, ge=0)  # of the mean's neighbourhood, coarse cells
+    radius: int = Field(default=2, ge=0)  # of the mean's neighbourhood, coarse cells
     cross: bool = True  # the mean looks at the other variables, too
 
 
@@ -54,7 +54,9 @@ class ClimateConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     variables: list[str]
-    factor: int = Field(4, ge=2, le=8)  # fine cells a side in a coarse one; a model without site takes others, too
+    factor: int = Field(
+        default=4, ge=2, le=8
+    )  # fine cells a side in a coarse one; a model without site takes others, too
     site: Site | None = None
     network: NetworkConfig = NetworkConfig()
     centre: list[float]  # mean and standard deviation of the coarse fields after g
@@ -93,7 +95,8 @@ class ClimateDomain:
             k: torch.cat([b.condition[k] for b in items]) if isinstance(v, Tensor) else v for k, v in first.items()
         }
         masks = None if items[0].mask is None else torch.cat([b.mask for b in items])  # type: ignore[misc]
-        return Batch(torch.cat([b.x0 for b in items]), condition=joined, mask=masks)  # type: ignore[arg-type]
+        x0 = torch.cat([b.x0 for b in items])  # type: ignore[misc]
+        return Batch(x0, condition=joined, mask=masks)
 
     def decode(self, batch: Batch) -> list[Tensor]:
         """Residuals to fields `[C, H, W]` in their units."""
@@ -156,7 +159,8 @@ class ClimateDomain:
         detail = (self.transform(base) - spread_out(g_coarse, k)) / scale * spread_out(known, k)
         spread = net.local_spread(origin, (h, w), k).to(like)[None].expand(B, C, h * k, w * k)
         o = offsets(k, like)
-        waves = offset_features(*torch.meshgrid(o, o, indexing="ij"), 1 / k).repeat(1, h, w)
+        dy, dx = torch.meshgrid(o, o, indexing="ij")
+        waves = offset_features(dy, dx, 1 / k).repeat(1, h, w)
         inside = (ground.area > 0).to(like)
         fixed = torch.cat([fine_features(ground).to(like), inside[None], waves])
         season = calendar.to(like) if self.config.site is not None else torch.zeros_like(calendar).to(like)
@@ -235,6 +239,12 @@ def block(origin: tuple[int, int], shape: tuple[int, int], factor: int) -> tuple
     """Fine cells of a block of coarse ones."""
     (i, j), (h, w) = origin, shape
     return slice(i * factor, (i + h) * factor), slice(j * factor, (j + w) * factor)
+
+
+def network_of(model: FlowMap) -> ClimateNetwork:
+    """The climate network inside a model of this domain."""
+    assert isinstance(model.net, ClimateNetwork)
+    return model.net
 
 
 def from_config(config: dict[str, Any]) -> ClimateDomain:

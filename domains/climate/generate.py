@@ -210,9 +210,8 @@ def _query(coarse: Grid, target: Grid, ground: Terrain, statics: Statics | None)
     if coarse.kind != "rectilinear":
         raise UserError("from a curvilinear coarse grid only grids that split its cells can be made; give --factor")
     lat, lon = (a.ravel() for a in target.mesh())
-    row = _place(coarse.lat, lat, False)
-    column = _place(coarse.lon, lon, coarse.periodic)
-    row, column = (torch.as_tensor(a, dtype=torch.float32)[None] for a in (row, column))
+    places = _place(coarse.lat, lat, False), _place(coarse.lon, lon, coarse.periodic)
+    row, column = (torch.as_tensor(a, dtype=torch.float32)[None] for a in places)
     k, around = ground.factor, ground.periodic
     at = (k * (row + 0.5) - 0.5, k * (column + 0.5) - 0.5)
     fixed = torch.stack([ground.height, ground.land])[None]

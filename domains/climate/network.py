@@ -34,13 +34,13 @@ class NetworkConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    width: int = Field(56, gt=0)  # of the trunk
-    fine: int = Field(24, gt=0)  # of the encoder
-    decoder: int = Field(48, gt=0)
+    width: int = Field(default=56, gt=0)  # of the trunk
+    fine: int = Field(default=24, gt=0)  # of the encoder
+    decoder: int = Field(default=48, gt=0)
     dilations: list[int] = [1, 2, 1, 2, 1, 1]  # one block of the trunk each
-    time_width: int = Field(32, gt=0)
-    embedding: int = Field(0, ge=0)  # learned numbers per coarse cell: a fixed domain only
-    dropout: float = Field(0.0, ge=0, lt=1)
+    time_width: int = Field(default=32, gt=0)
+    embedding: int = Field(default=0, ge=0)  # learned numbers per coarse cell: a fixed domain only
+    dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
 class FieldNetwork(nn.Module):
@@ -74,9 +74,9 @@ class FieldNetwork(nn.Module):
         self.film = nn.Linear(64, 2 * c.decoder)
         self.hidden = nn.Conv2d(c.decoder, c.decoder, 1)
         self.out = nn.Conv2d(c.decoder, variables, 1)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        blank(self.film)
         nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(c.decoder))
+        assert self.out.bias is not None
         nn.init.zeros_(self.out.bias)
         self.halo = 3 + sum(c.dilations)  # two fine convolutions and the decoder's interpolation: 3 coarse cells
 
@@ -121,8 +121,7 @@ class Block(nn.Module):
         self.film = nn.Linear(64, 2 * width)
         self.drop = nn.Dropout2d(dropout)
         self.back = nn.Conv2d(width, width, 1)
-        for zero in (self.film.weight, self.film.bias, self.back.bias):
-            nn.init.zeros_(zero)
+        blank(self.film)
         nn.init.normal_(self.back.weight, std=0.3 / math.sqrt(width))
 
     def forward(self, h: Tensor, clock: Tensor, around: bool) -> Tensor:
@@ -130,6 +129,12 @@ class Block(nn.Module):
         norm = h * torch.rsqrt(h.square().mean(1, keepdim=True) + 1e-5) * self.gain[:, None, None]
         mixed = self.spread(padded(norm, self.dilation, around)) * (1 + scale) + shift
         return h + self.back(self.drop(functional.silu(mixed)))
+
+
+def blank(layer: nn.Linear) -> None:
+    """Silent at birth: what the times say is learned."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
 
 
 def padded(x: Tensor, by: int, around: bool) -> Tensor:
