@@ -58,4 +58,4 @@ def test_the_example_learns_in_seconds() -> None:
     scores = jets.main(steps=300)
     for n in (1, 2, 4):
         assert scores[f"{n} steps"]["width"] < 0.8 * scores["noise"]["width"]
-        assert scores[f"{n} steps"]["energy"] < 0.3 * scores["noise"]["energy"]
+        assert scores[f"{n} steps"]["energy"] < 0.5 * scores["noise"]["energy"]
