@@ -13,9 +13,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
-def minibatch_ot(x0: Tensor, noise: Tensor) -> Tensor:
-    """Order of the noise with the least squared distance to the data `[B, ...]` (Tong et al. 2024): `[B]`."""
+def minibatch_ot(x0: Tensor, noise: Tensor, condition: Tensor | None = None, weight: float = 1e6) -> Tensor:
+    """Order of the noise with the least squared distance to the data `[B, ...]` (Tong et al. 2024): `[B]`.
+
+    Pairing across conditions lets the noise tell the condition, which it must not at sampling. With `condition`
+    (labels `[B]` or numbers `[B, c]`) the cost has weight |c_i - c_j|^2 added, j's own condition travelling with
+    its noise (Cheng and Schwing 2025): the default weight pairs within a label only; a smaller one trades.
+    """
     cost = torch.cdist(x0.flatten(1).double(), noise.flatten(1).double()).square()
+    if condition is not None:
+        c = condition.reshape(len(condition), -1).double()
+        cost = cost + weight * torch.cdist(c, c).square()
     return torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1]).to(x0.device)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from sciconsist.couplings import align_points, kabsch, minibatch_ot
@@ -94,3 +95,25 @@ def test_alignment_keeps_the_dtype(generator: torch.Generator) -> None:
     x, y, mask = clouds(generator)
     assert align_points(x, y, mask)[0].dtype == x.dtype
     assert align_points(x.double(), y.double(), mask)[0].dtype == torch.float64
+
+
+def test_pairing_within_a_condition_keeps_the_noise_ignorant(generator: torch.Generator) -> None:
+    """Classes at -3 and 3: plain pairing gives each its own half of the noise, pairing within classes does not."""
+    labels = torch.arange(256) % 2
+    x0 = (6.0 * labels - 3)[:, None] + torch.randn(256, 1, generator=generator)
+    noise = torch.randn(256, 1, generator=generator)
+
+    def apart(order: torch.Tensor) -> float:
+        paired = noise[order, 0]
+        return float((paired[labels == 1].mean() - paired[labels == 0].mean()).abs())
+
+    plain, within = minibatch_ot(x0, noise), minibatch_ot(x0, noise, labels)
+    assert apart(plain) > 1.2
+    assert apart(within) == pytest.approx(apart(torch.arange(256)), abs=1e-5)
+    assert apart(within) < 0.3
+    assert torch.equal(labels[within], labels)
+    assert sorted(within.tolist()) == list(range(256))
+    cost = (x0 - noise).square().mean()
+    assert (x0 - noise[plain]).square().mean() < (x0 - noise[within]).square().mean() < cost
+    between = minibatch_ot(x0, noise, labels, weight=1.0)
+    assert apart(within) < apart(between) < apart(plain)
