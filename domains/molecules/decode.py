@@ -141,12 +141,13 @@ def _imbalance_cost(problem: Problem) -> list[list[float]]:
     bond_shift = problem.bonds[:, None] - orders[None] + reach
     for at, to in ((problem.left, problem.right), (problem.right, problem.left)):
         moves[at[:, None], to[:, None], bond_shift] = problem.bond_gap / 2
-    cost = np.full((n, width), np.inf)
+    padded = np.zeros((n, width + 2 * reach))
+    cost = padded[:, reach : reach + width]  # a view: what the windows see
+    cost[:] = np.inf
     cost[:, SPAN] = 0
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1)
     for j in range(n):
-        padded = np.pad(cost, ((0, 0), (reach, reach)))
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1)
-        cost = (windows + moves[:, j][:, None, :]).min(2)  # to undo r, either keep r or move it by a shift
+        cost[:] = (windows + moves[:, j][:, None, :]).min(2)  # to undo r, either keep r or move it by a shift
     return cost.tolist()
 
 

@@ -37,6 +37,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("train molecules", "sciconsist.cli.train:molecules", "Train a model by flow matching."),
     ("train climate", "sciconsist.cli.train:climate", "Train a downscaling model."),
     ("distill", "sciconsist.cli.train:distill", "Teach a trained model to take few steps."),
+    ("benchmark molecules", "sciconsist.cli.benchmark:molecules", "Time molecules beside RDKit."),
     ("benchmark core", "sciconsist.cli.benchmark:core", "Train every recipe on targets with known answers."),
     ("benchmark climate", "sciconsist.cli.benchmark:climate", "Score every downscaling method on five cases."),
     ("data list", "sciconsist.cli.data:list_data", "List the data sets."),

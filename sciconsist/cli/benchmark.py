@@ -95,3 +95,46 @@ def climate(
         note(f"wrote {path}", quiet)
     if as_json:
         emit({"rows": rows}, True)
+
+
+def molecules(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Molecules a row.")] = 256,
+    model: Annotated[str | None, typer.Option("--model", help="A model's name or file.")] = None,
+    formats: Annotated[
+        str, typer.Option("--formats", help="Number formats beside float32: bf16,int8,compiled, or none.")
+    ] = "bf16,int8,compiled",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="All rows as JSON.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time molecules on one thread at 1, 2, 4 and 50 steps, by batch size and format, beside RDKit's ETKDG.
+
+    CPU time of everything: network, decoding, hydrogens, SDF. Compiling takes a minute or two by itself.
+
+    \b
+    Example:
+      sciconsist benchmark molecules
+      sciconsist benchmark molecules -n 64 --formats none -o cost.json
+    """
+    import json
+
+    from sciconsist.files import atomic_path, check_output
+
+    path = check_output(output, suffixes=(".json",)) if output is not None else None
+    from sciconsist.workflows.benchmark_molecules import benchmark_molecules, check_formats, table
+    from sciconsist.workflows.models import load_for
+
+    chosen = check_formats(formats)
+    rows = benchmark_molecules(
+        load_for("molecules", model), count, seed, chosen,
+        tell=lambda cost: note(f"{cost.what} {cost.format}: {cost.cpu_ms:.2f} cpu-ms a molecule", quiet),
+    )  # fmt: skip
+    result = {"rows": [cost.row() for cost in rows]}
+    if path is not None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        emit(result, True)
+    else:
+        typer.echo(table(rows))
