@@ -101,7 +101,7 @@ def test_doctor_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["sciconsist"] == __version__
     assert found["torch"]["version"] == torch.__version__
     assert found["torch"]["threads"] == 1
-    assert {"molecules", "screen", "cluster", "plots", "test", "dev"} == set(found["extras"])
+    assert {"molecules", "screen", "climate", "cluster", "plots", "test", "dev"} == set(found["extras"])
     for extra in found["extras"].values():
         assert bool(extra["missing"]) == bool(extra["install"])
 
