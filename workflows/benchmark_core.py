@@ -308,5 +308,7 @@ def number(value: float | None) -> str:
         return "-"
     if not math.isfinite(value):
         return "diverged"
+    if value >= 1e4:
+        return f"{value:.0e}"
     text = f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
     return text.lstrip("0") if text.startswith("0.") else text
