@@ -13,12 +13,14 @@ from rdkit import Chem
 
 from sciconsist import __version__
 from sciconsist.domains.molecules.metrics import evaluate
+from sciconsist.domains.molecules.report import molecule_sections
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
+from sciconsist.workflows.demo_crystals import crystals
 from sciconsist.workflows.generate import Molecules
 from sciconsist.workflows.models import load_for
 from sciconsist.workflows.molecule_output import write_stream
-from sciconsist.workflows.report import write_molecule_report
+from sciconsist.workflows.report import molecule_provenance, write_report
 
 STEPS = 4
 
@@ -30,7 +32,7 @@ def demo(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Write molecules.sdf, report.html and summary.json to a folder, made if need be; the summary."""
+    """Write molecules.sdf, crystals/, report.html and summary.json to a folder, made if need be; the summary."""
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     summary: dict[str, Any] = {"sciconsist": __version__, "seed": seed, "output": str(folder)}
@@ -57,7 +59,13 @@ def demo(
         "molecule_stable": figures["stability"]["molecule_stable"],
         "licence_of_training_data": request.model.card.get("data_licence"),
     }
-    write_molecule_report(folder / "report.html", made, {"samples": figures}, title="sciconsist demo")
+    sections = molecule_sections(made, figures)
+    if (found := crystals(folder, seed)) is not None:
+        sections += found.pop("sections")
+        summary["crystals"] = found
+    write_report(
+        folder / "report.html", title="sciconsist demo", sections=sections, provenance=molecule_provenance(made)
+    )  # fmt: skip
     with atomic_path(folder / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary

@@ -33,7 +33,7 @@ def evaluation_sections(
     sections.append(_how(figures, about))
     fine = [s for s in samples if structurally_valid(s)]
     sections.append(_histograms(fine, reference, about["reference"]))
-    cards = [_card(s, k) for k, s in enumerate(samples[:limit])]
+    cards = [crystal_card(s, k) for k, s in enumerate(samples[:limit])]
     intro = (
         f"The first {len(cards)} of {len(samples)}, in their order and in the conventional cell. Choose one to turn it."
     )
@@ -127,7 +127,8 @@ def _atoms(structures: Sequence[Crystal]) -> np.ndarray:
     return np.array([float(len(s)) for s in structures])
 
 
-def _card(crystal: Crystal, index: int) -> Card:
+def crystal_card(crystal: Crystal, index: int) -> Card:
+    """A crystal with whether it is valid; what its `properties` say are its facts."""
     view = shown(crystal) if len(crystal) <= 200 else None
     structural = structurally_valid(crystal)
     composition = crystal.composition

@@ -17,7 +17,9 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make 64 molecules, a report page and a summary, without network and data, in under a minute.
+    """Make molecules and crystals, a report page and a summary, without network and data.
+
+    Under a minute on a quiet machine, a quarter of it CHGNet relaxing four crystals where it is installed.
 
     \b
     Example:
@@ -38,6 +40,9 @@ def demo(
         return
     mols = summary["molecules"]
     note(f"{mols['written']} molecules in {mols['steps']} network evaluations each, {mols['seconds']} s", quiet)
+    if (made := summary.get("crystals")) is not None:
+        relaxed = f", {made['relaxed']} of them relaxed" if "relaxed" in made else ""
+        note(f"{made['written']} crystals in {made['steps']} network evaluations each{relaxed}", quiet)
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             typer.echo(str(path))

@@ -209,7 +209,10 @@ def test_a_stop_keeps_finished_records_and_an_error_leaves_nothing(tmp_path: Pat
 def test_demo(tmp_path: Path) -> None:
     summary = demo(tmp_path / "one", n=8)
     demo(tmp_path / "two", n=8)
-    assert {p.name for p in (tmp_path / "one").iterdir()} == {"molecules.sdf", "report.html", "summary.json"}
+    made = {"molecules.sdf", "report.html", "summary.json"} | ({"crystals"} & set(summary))
+    assert {p.name for p in (tmp_path / "one").iterdir()} == made
+    for path in (tmp_path / "one").glob("crystals/*.cif"):
+        assert path.read_bytes() == (tmp_path / "two" / "crystals" / path.name).read_bytes()
     assert (tmp_path / "one/molecules.sdf").read_bytes() == (tmp_path / "two/molecules.sdf").read_bytes()
     assert summary["molecules"]["written"] == 8
     assert json.loads((tmp_path / "one/summary.json").read_text())["molecules"]["steps"] == 4
