@@ -65,7 +65,7 @@ def density_loss(
     probes = rademacher(x, None, generator)
     with torch.no_grad():
         _, gathered = divergence(lambda y: model.velocity(y, s, condition), x, probes)
-    noise = {"x": noise["x"], "log": gathered[:, None].to(x.dtype)}
+    noise = {"x": noise["x"], "log": gathered[:, None].to(noise["x"].dtype)}
     return flow_map_loss(
         joint, recipe, x0, noise, progress=progress, generator=generator, condition=condition, times=drawn,
         field_weights={"x": 0.0},

@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sciconsist.distillation import progressive
 from sciconsist.domain import Batch
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -93,8 +93,12 @@ class Bench:
     def fm_cost(self) -> float:
         return self.cost(RECIPES["fm"])
 
+    def pace(self, stress: bool) -> tuple[int, float]:
+        """Batch size and learning rate."""
+        return (STRESS_BATCH, STRESS_RATE) if stress else (self.target.batch, self.target.rate)
+
     def train(self, model: FlowMap, recipe: Recipe, steps: int, stress: bool = False, **extra: Any) -> list[Row]:
-        size, rate = (STRESS_BATCH, STRESS_RATE) if stress else (self.target.batch, self.target.rate)
+        size, rate = self.pace(stress)
         found = fit(
             model, recipe, self, steps=steps, batch_size=size, lr=rate, seed=self.seed, log_every=1, progress=False,
             **extra,
@@ -218,9 +222,15 @@ def run(bench: Bench, name: str, stress: bool) -> Row:
     if teacher is not None:
         model.load_state_dict(teacher.state_dict())
     try:
-        log = train_halving(bench, model, recipe, stress) if name == "pd" else bench.train(
-            model, recipe, bench.steps, stress, teacher=teacher
-        )  # fmt: skip
+        if name == "pd":
+            size, rate = bench.pace(stress)
+            stages = progressive(
+                model, bench, steps=bench.steps, batch_size=size, lr=rate, seed=bench.seed, log_every=1, warmup=10,
+                progress=False,
+            )  # fmt: skip
+            log = [row for stage in stages for row in stage.log]
+        else:
+            log = bench.train(model, recipe, bench.steps, stress, teacher=teacher)
     except TrainingDiverged:
         return {"w2": [math.inf] * len(COUNTS), "rmse": math.inf, "diverged": True}
     walk = (lambda n: ode(model, x, uniform(n), "euler", mask=mask)) if recipe.anchor == 1.0 else (
@@ -234,21 +244,6 @@ def run(bench: Bench, name: str, stress: bool) -> Row:
         "gradient": max(r["grad_norm"] for r in log[50:] or log),
         "skipped": log[-1]["skipped"],
     }
-
-
-def train_halving(bench: Bench, model: FlowMap, recipe: Recipe, stress: bool) -> list[Row]:
-    """Progressive distillation: the student of a stage teaches the next, in equal shares of the steps."""
-    log: list[Row] = []
-    levels = recipe.times.levels
-    edges = [k * bench.steps // levels for k in range(levels + 1)]
-    for stage, (begin, end) in enumerate(pairwise(edges)):
-
-        def at_stage(*args: Any, progress: float, stage: int = stage, **kwargs: Any) -> Any:
-            return flow_map_loss(*args, progress=(stage + min(progress, 1 - 1e-6)) / levels, **kwargs)
-
-        teacher = copy.deepcopy(model)
-        log += bench.train(model, recipe, end - begin, stress, teacher=teacher, loss=at_stage, warmup=10)
-    return log
 
 
 # --- the tables -------------------------------------------------------------------------------------------
