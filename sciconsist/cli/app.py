@@ -30,6 +30,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("generate crystals", "sciconsist.cli.generate_crystals:crystals", "Predict crystal structures into a folder."),
     ("downscale", "sciconsist.cli.downscale:downscale", "Make coarse climate fields finer, as an ensemble."),
     ("evaluate molecules", "sciconsist.cli.evaluate:molecules", "Score molecules beside real ones."),
+    ("evaluate conformers", "sciconsist.cli.evaluate:conformers", "Score conformers beside GFN2-xTB's."),
     ("evaluate climate", "sciconsist.cli.evaluate:climate", "Score downscaled fields beside baselines."),
     ("evaluate crystals", "sciconsist.cli.evaluate:crystals", "Score crystals beside real ones."),
     ("screen crystals", "sciconsist.cli.screen:crystals", "Check, relax and rank crystals."),

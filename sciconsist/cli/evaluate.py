@@ -170,3 +170,41 @@ def climate(
             typer.echo(f"  {figure:<22}" + "".join(_number(v) for v in values))
     for path in targets:
         note(f"wrote {path}", quiet)
+
+
+def conformers(
+    samples: Annotated[Path, typer.Argument(help="An SDF file of generate conformers.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="All figures as JSON.")] = None,
+    starts: Annotated[
+        int, typer.Option("--starts", min=1, help="Embedded conformers that GFN2-xTB relaxes for the reference.")
+    ] = 30,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Molecules at most.")] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score conformers against GFN2-xTB's own: coverage and matching, beside as many of ETKDG + MMFF94.
+
+    \b
+    Example:
+      sciconsist generate conformers 'C[C@H](O)CC=O' -n 20 -o confs.sdf
+      sciconsist evaluate conformers confs.sdf -o confs.json
+    """
+    from sciconsist.cli.options import progress
+    from sciconsist.files import atomic_path, check_output
+
+    path = check_output(output, suffixes=(".json",)) if output is not None else None
+    from sciconsist.workflows.evaluate_conformers import FIGURES, evaluate_conformers
+
+    with progress("molecules", None, quiet) as advance:
+        found = evaluate_conformers(samples, starts=starts, limit=limit, seed=seed, progress=advance)
+    if path is not None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(plain(found), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if as_json:
+        emit(found, True)
+        return
+    typer.echo(f"{'':<24}{'samples':>12}{'ETKDG+MMFF':>12}")
+    for name in FIGURES:
+        typer.echo(f"{name:<24}{_number(found['samples'][name])}{_number(found['etkdg_mmff94'][name])}")
+    typer.echo(f"{'stereo_right':<24}{_number(found['stereo_right'])}")
