@@ -28,7 +28,7 @@ from sciconsist.random import draw_prior, stream, streams
 from sciconsist.recipes import RECIPES
 from sciconsist.sampling import sample
 from sciconsist.state import State, Times, batch_size, leaves, map_fields
-from sciconsist.targets import on_path
+from sciconsist.targets import jvp, on_path
 
 Symmetry = Callable[[Batch, torch.Generator], Batch]
 DTYPES = (torch.float32, torch.float64)
@@ -45,6 +45,7 @@ class DomainContract:
     symmetries: ClassVar[Mapping[str, Symmetry]] = {}
     tolerance: ClassVar[Mapping[torch.dtype, float]] = {torch.float32: 2e-3, torch.float64: 1e-8}
     weight_scale: ClassVar[float] = 0.1  # standard deviation of the drawn weights
+    forward_derivative: ClassVar[bool] = True  # whether the network serves the recipes with a JVP (lsd, meanflow, ...)
 
     # --- what a domain says about itself
 
@@ -128,6 +129,30 @@ class DomainContract:
             zero = torch.zeros_like(s[name])
             out = apply(model, batch, {**s, name: zero}, {**t, name: zero})  # type: ignore[dict-item]
             assert torch.allclose(out[name], batch.x0[name], atol=1e-12), name  # type: ignore[index]
+
+    def test_the_map_has_a_forward_derivative(self) -> None:
+        """What the recipes with a JVP differentiate, along state and times at once, against central differences."""
+        if not self.forward_derivative:
+            pytest.skip("the domain says that its network has none")
+        domain, model, batch, s, t = self.prepared(torch.float64)
+        drawn = draw_prior(domain.geometry, batch.x0, batch.mask, generator=stream(0, "direction"))
+        v = domain.geometry.tangent(batch.x0, drawn, batch.mask)  # type: ignore[arg-type]
+        ones = map_fields(torch.ones_like, s)
+
+        def move(x: State, s: Times, t: Times) -> State:
+            return model(x, s, t, batch.condition, batch.mask)
+
+        def at(h: float) -> State:
+            parts = ((batch.x0, v), (s, ones), (t, ones))
+            with torch.no_grad():
+                return move(*(map_fields(lambda a, b: a + h * b, a, b) for a, b in parts))
+
+        _, rate = jvp(move, (batch.x0, s, t), (v, ones, ones))
+        h = 1e-3  # times may reach a network in single precision
+        slope = map_fields(lambda d: d / (2 * h), domain.geometry.log(at(-h), at(h)))  # type: ignore[arg-type]
+        for found, expected in zip(leaves(rate), leaves(slope)):
+            error = float((found - expected).detach().norm() / expected.norm().clamp_min(1e-12))
+            assert error < 0.02, f"the derivative is off by {error:.1%}"
 
     def test_a_seed_gives_the_same_sample_and_another_seed_another(self) -> None:
         domain, model, batch, _, _ = self.prepared(torch.float32)
