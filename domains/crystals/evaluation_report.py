@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -132,13 +133,13 @@ def crystal_card(crystal: Crystal, index: int) -> Card:
     view = shown(crystal) if len(crystal) <= 200 else None
     structural = structurally_valid(crystal)
     composition = crystal.composition
+    badges = [Badge("structure", structural, "no atoms nearer than 0.5 Å")]
+    if find_spec("smact"):  # an extra: without it the card says nothing of charges
+        badges.append(Badge("charges", smact_valid(composition), "SMACT, smact14"))
     return Card(
         name=composition.reduced_formula.translate(_SUBSCRIPTS),
         detail=f"{len(crystal)} atoms, {crystal.density:.3g} g/cm³",
-        badges=[
-            Badge("structure", structural, "no atoms nearer than 0.5 Å"),
-            Badge("charges", smact_valid(composition), "SMACT, smact14"),
-        ],
+        badges=badges,
         facts=[("sample", str(index)), ("formula in the cell", composition.formula),
                *((str(k).replace("_", " "), str(v)) for k, v in crystal.properties.items())],
         drawing=draw(view) if view is not None else "",
