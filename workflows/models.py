@@ -16,7 +16,11 @@ from sciconsist.flowmap import FlowMap
 WEIGHTS = Path(sciconsist.__file__).resolve().parent / "weights"
 # A domain's adapter: `from_config(config)` gives its Domain; imported when one of its models is wanted.
 DOMAINS = {name: f"sciconsist.domains.{name}.adapter" for name in ("molecules", "crystals", "climate")}
-DEFAULTS = {"molecules": "molecules-qm9gfn2", "crystals": "crystals-mp20bt"}  # the model of a domain when none is named
+DEFAULTS = {  # the model of a domain when none is named
+    "molecules": "molecules-qm9gfn2",
+    "crystals": "crystals-mp20bt",
+    "climate": "climate-zeroshot",
+}
 
 
 def shipped() -> list[str]:
