@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom
 
 from sciconsist.datasets.records import conformer
 from sciconsist.domains.molecules.generate import draw_noise, place_atoms
@@ -21,10 +23,14 @@ from sciconsist.domains.molecules.shells import has_radicals
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
 from sciconsist.flowmap import FlowMap
+from sciconsist.random import stream
 from sciconsist.workflows.devices import on_device
 from sciconsist.workflows.generate import check_seed, set_origin
 
 TRIES = 40  # samples drawn for each conformer asked for, before we give up
+PATIENCE = 8  # so many from noise; later ones start at an embedding that has the stereochemistry asked for
+FLAT = 0.1  # a centre whose unit bond vectors span less has no hand
+EMBEDDED = 0.5  # time to which an embedding is noised
 _CHIRAL = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 
 
@@ -149,27 +155,32 @@ class Conformers:
             raise UserError(f"{n} conformers: expected at least 1")
         written, drawn = 0, 0
         while written < n and drawn < TRIES * n:
-            size = min(self.batch_size, TRIES * n - drawn, max(n - written, 8 if drawn else 1))
-            for index, positions in zip(range(drawn, drawn + size), self._positions(target, drawn, size)):
+            embed = drawn >= PATIENCE * n
+            limit = (TRIES if embed else PATIENCE) * n
+            size = min(self.batch_size, limit - drawn, max(n - written, 8 if drawn else 1))
+            for index, positions in zip(range(drawn, drawn + size), self._positions(target, drawn, size, embed)):
                 drawn += 1
                 mol, why = self.fit(target, positions)
                 if mol is None:
                     self.rejected[why] += 1
                     continue
                 set_origin(mol, self.model, self.seed, index, self.steps)
+                mol.SetProp("start", f"ETKDG embedding noised to {EMBEDDED:g}" if embed else "noise")
                 written += 1
                 self.written += 1
                 yield mol
                 if written == n:
                     return
 
-    def _positions(self, target: Target, first: int, count: int) -> list[np.ndarray]:
-        sizes = [len(target.graph)] * count
-        indices = range(first, first + count)
+    def _positions(self, target: Target, first: int, count: int, embed: bool = False) -> list[np.ndarray]:
+        indices, graph = range(first, first + count), target.graph
+        sizes = [len(graph)] * count
         noise = draw_noise(self.model.domain, sizes, indices, self.seed, f"conformer {target.smiles}")
-        times = [1 - k / self.steps for k in range(self.steps + 1)]
-        bare = HeavyGraph(target.graph.classes, target.graph.orders, np.zeros((sizes[0], 3)))
-        return place_atoms(self.model, [bare] * count, noise["positions"], times)
+        begin = EMBEDDED if embed else 1.0
+        times = [begin * (1 - k / self.steps) for k in range(self.steps + 1)]
+        starts = [embedding(target, self.seed, i) if embed else np.zeros((sizes[0], 3)) for i in indices]
+        graphs = [HeavyGraph(graph.classes, graph.orders, start) for start in starts]
+        return place_atoms(self.model, graphs, noise["positions"], times)
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:
         """The molecule asked for at these heavy positions, or their mirror image, or why neither will do."""
@@ -207,6 +218,17 @@ class Conformers:
         }  # fmt: skip
 
 
+def embedding(target: Target, seed: int, index: int) -> np.ndarray:
+    """Heavy-atom positions `[N, 3]` Å of an ETKDGv3 embedding with the stereo asked for; zeros where there is none."""
+    mol = Chem.Mol(target.mol)
+    parameters: Any = rdDistGeom.ETKDGv3()  # RDKit's stubs give its fields the wrong types
+    parameters.randomSeed = int(torch.randint(2**31 - 1, (1,), generator=stream(seed, "embedding", index)))
+    parameters.timeout = 5
+    if rdDistGeom.EmbedMolecule(mol, parameters) < 0:
+        return np.zeros((len(target.graph), 3))
+    return mol.GetConformer().GetPositions()[[a.GetIdx() for a in _heavy(mol)]]
+
+
 def _heavy(mol: Chem.Mol) -> list[Chem.Atom]:
     return [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1]
 
@@ -226,7 +248,7 @@ def wrong_stereo(mol: Chem.Mol, target: Target) -> str:
         return ""
     seen = Chem.Mol(mol)
     Chem.AssignStereochemistryFrom3D(seen)
-    tags = [(seen.GetAtomWithIdx(i).GetChiralTag(), tag) for i, tag in target.centres.items()]
+    tags = [(handedness(seen, i), tag) for i, tag in target.centres.items()]
     inverted = [found in _CHIRAL and found != tag for found, tag in tags]
     flat = any(found not in _CHIRAL for found, _ in tags)
     if flat or not all(same_side(seen.GetBondWithIdx(i), target.mol.GetBondWithIdx(i)) for i in target.double):
@@ -235,6 +257,22 @@ def wrong_stereo(mol: Chem.Mol, target: Target) -> str:
         return "all" if all(inverted) else "some"
     Chem.AssignStereochemistryFrom3D(mol)
     return ""
+
+
+def handedness(mol: Chem.Mol, centre: int) -> Chem.ChiralType:
+    """RDKit's mark of a centre by its coordinates, also of nitrogens, which RDKit itself leaves unmarked mostly.
+
+    The mark tells the turn of the bonds in their order: the sign of the volume that the first three span.
+    """
+    atom = mol.GetAtomWithIdx(centre)
+    if atom.GetAtomicNum() != 7 or atom.GetDegree() != 3:
+        return atom.GetChiralTag()
+    x = mol.GetConformer().GetPositions()
+    away = x[[bond.GetOtherAtomIdx(centre) for bond in atom.GetBonds()]] - x[centre]
+    volume = float(np.linalg.det(away / np.linalg.norm(away, axis=1, keepdims=True)))
+    if abs(volume) < FLAT:
+        return Chem.ChiralType.CHI_UNSPECIFIED
+    return Chem.ChiralType.CHI_TETRAHEDRAL_CCW if volume > 0 else Chem.ChiralType.CHI_TETRAHEDRAL_CW
 
 
 def same_side(found: Chem.Bond, asked: Chem.Bond) -> bool:

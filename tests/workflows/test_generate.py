@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from rdkit import Chem
+from rdkit.Chem import AllChem
 
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -162,6 +163,27 @@ def test_conformers_keep_the_graph_and_the_stereochemistry(model: FlowMap, text:
         assert Chem.RemoveAllHs(seen).HasSubstructMatch(Chem.RemoveAllHs(reference), useChirality=True)
     distinct = {tuple(m.GetConformer().GetPositions().ravel().round(3)) for m in mols}
     assert len(distinct) == 5
+
+
+@pytest.mark.parametrize("text", ["CC[N@@]1[C@H](C=O)[C@@H]1C", "CC[N@]1[C@H](C=O)[C@@H]1C"])
+def test_nitrogens_in_rings_keep_their_hand_too(model: FlowMap, text: str) -> None:
+    """RDKit does not read them off coordinates: the volume of the bonds says it, as for its own embedding."""
+    want = Chem.AddHs(Chem.MolFromSmiles(text))
+    AllChem.EmbedMolecule(want, randomSeed=2)
+
+    def volume(mol: Chem.Mol, centre: int) -> float:
+        x = mol.GetConformer().GetPositions()
+        return float(np.linalg.det(x[[b.GetOtherAtomIdx(centre) for b in mol.GetAtomWithIdx(centre).GetBonds()]][:3]
+                                   - x[centre]))  # fmt: skip
+
+    mols = list(Conformers(model, steps=4).take_all([Request(text, "test")], 3))
+    assert len(mols) == 3
+    for mol in mols:
+        for centre in (2, 3, 6):
+            assert volume(mol, centre) * volume(want, centre) > 0
+    for centre in (3, 6):  # and the sign is RDKit's own where RDKit has one
+        mark = want.GetAtomWithIdx(centre).GetChiralTag()
+        assert (volume(want, centre) > 0) == (mark == Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 
 
 def test_conformers_do_not_depend_on_the_batch_or_the_place_in_the_file(model: FlowMap) -> None:

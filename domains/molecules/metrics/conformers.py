@@ -87,9 +87,12 @@ def gfn2_ensemble(mol: Chem.Mol, starts: int, seed: int) -> list[Chem.Mol]:
 
 
 def stereo_right(mol: Chem.Mol, smiles: str) -> bool:
-    """Whether a conformer, read from its coordinates alone, is the stereoisomer of a SMILES."""
+    """Whether a conformer, read from its coordinates by RDKit, is the stereoisomer of a SMILES, nitrogens aside."""
     seen = Chem.Mol(mol)
     Chem.RemoveStereochemistry(seen)
     Chem.AssignStereochemistryFrom3D(seen)
     asked = Chem.MolFromSmiles(smiles)
+    for atom in asked.GetAtoms():  # RDKit reads most nitrogens' marks from SMILES and not from coordinates
+        if atom.GetAtomicNum() == 7:
+            atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
     return bool(Chem.RemoveAllHs(seen).HasSubstructMatch(Chem.RemoveAllHs(asked), useChirality=True))
