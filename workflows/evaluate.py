@@ -11,9 +11,11 @@ from rdkit import Chem
 
 from sciconsist import __version__
 from sciconsist.datasets import qm9_gfn2, registry
+from sciconsist.datasets.records import MoleculeRecord
 from sciconsist.datasets.sdf import read_sdf
 from sciconsist.domains.molecules.adapter import flat
 from sciconsist.domains.molecules.metrics import Reference, ceiling, evaluate, known_smiles
+from sciconsist.domains.molecules.metrics.conditional import conditional_errors, requests
 from sciconsist.errors import UserError
 
 
@@ -41,22 +43,27 @@ def evaluate_molecules(
     *,
     posebusters: int = 0,
     energy: int = 0,
+    told: int = 200,
     limit: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Score an SDF file (or molecules) against a data set's split or an SDF file of real molecules.
 
-    `limit` bounds the reference molecules. Novelty is against all of QM9's SMILES where the data folder has
+    `limit` bounds the reference molecules; the first `told` samples that were told properties are measured for
+    them. Novelty is against all of QM9's SMILES where the data folder has
     them. `say` hears that the work begins, once the inputs are read. Raises UserError.
     """
     if isinstance(samples, list):
         mols, source = samples, f"{len(samples)} molecules"
     else:
         mols, source = [record.mol for record in read_sdf(samples, sanitize=False)], str(samples)
-    real, name = read_reference(reference, limit)
+    records, name = read_reference(reference, limit)
+    real = [record.mol for record in records]
     known, novelty = qm9_smiles()
     say(f"scoring {len(mols)} molecules beside {len(real)} of {name}")
     found = evaluate(mols, Reference.from_molecules(real), known, posebusters=posebusters, energy=energy)
+    if told and any(requests(mol) for mol in mols):
+        found["told"] = conditional_errors(mols, real, [r.properties for r in records], told)
     best = ceiling(real, known, posebusters=posebusters, energy=energy)
     about = {
         "sciconsist": __version__, "source": source, "reference": name, "reference_molecules": len(real),
@@ -66,17 +73,17 @@ def evaluate_molecules(
     return Evaluation(found, best, about)
 
 
-def read_reference(reference: str, limit: int | None = None) -> tuple[list[Chem.Mol], str]:
-    """Molecules of `NAME`, `NAME:SPLIT` or an SDF file, and the name with its split."""
+def read_reference(reference: str, limit: int | None = None) -> tuple[list[MoleculeRecord], str]:
+    """Records of `NAME`, `NAME:SPLIT` or an SDF file, and the name with its split."""
     if Path(reference).suffix == ".sdf":
-        return [record.mol for record in read_sdf(reference)][:limit], reference
+        return read_sdf(reference)[:limit], reference
     name, _, split = reference.partition(":")
     data = registry.entry(name)
     if data.domain != "molecules" or data.loader is None:
         raise UserError(f"{reference}: not a set of 3D molecules; expected qm9-gfn2:test or an SDF file")
     split = split or ("test" if "test" in data.files else next(iter(data.files)))
     records = registry.load(name, split, limit=limit)
-    return [record.mol for record in records], f"{name}:{split}"
+    return records, f"{name}:{split}"
 
 
 def qm9_smiles() -> tuple[set[str] | None, str | None]:

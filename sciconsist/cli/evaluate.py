@@ -19,6 +19,9 @@ def molecules(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="All figures as JSON.")] = None,
     posebusters: Annotated[int, typer.Option("--posebusters", min=0, help="Samples PoseBusters looks at.")] = 0,
     energy: Annotated[int, typer.Option("--energy", min=0, help="Samples relaxed with GFN2-xTB.")] = 0,
+    told: Annotated[
+        int, typer.Option("--told", min=0, help="Samples whose requested properties are measured again, by GFN2-xTB.")
+    ] = 200,
     html: Annotated[Path | None, typer.Option("--html", help="A report page to write.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=10, help="Reference molecules at most.")] = None,
     seed: Seed = 0,
@@ -39,7 +42,13 @@ def molecules(
     from sciconsist.workflows.evaluate import evaluate_molecules
 
     found = evaluate_molecules(
-        samples, reference, posebusters=posebusters, energy=energy, limit=limit, say=lambda text: note(text, quiet)
+        samples,
+        reference,
+        posebusters=posebusters,
+        energy=energy,
+        told=told,
+        limit=limit,
+        say=lambda text: note(text, quiet),
     )
     result = found.to_json()
     if output is not None:
