@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from sciconsist.domains.molecules.screening import FIGURES, Row, compare, examin
 from sciconsist.errors import UserError
 from sciconsist.extras import need
 from sciconsist.files import atomic_path
+from sciconsist.sections import Gallery, Metric, Section, Table, Text
 from sciconsist.workflows.molecule_output import sdf_record
 
 CHUNK = 32  # records a task of a worker
+SHOWN = 60  # molecules on the page
 COLUMNS = (
     "rank",
     "record",
@@ -213,7 +215,6 @@ def record_of(row: Row) -> str:
 def page(path: Path, rows: Sequence[Row], summary: dict[str, Any]) -> None:
     """report.html: counts, alerts met, and the best molecules to look at."""
     from sciconsist.domains.molecules.report import molecule_sections
-    from sciconsist.sections import Metric, Table, Text
     from sciconsist.workflows.report import molecule_provenance, write_report
 
     unique = [r for r in rows if r.status == "unique"]
@@ -232,10 +233,18 @@ def page(path: Path, rows: Sequence[Row], summary: dict[str, Any]) -> None:
         Table("What came in", "", shares),
         Text("How the molecules are ranked", "", [MEANING]),
         *([Table("Most frequent alerts", "Share of the unique molecules with this label.", common)] if common else []),
-        *molecule_sections([_shown(r) for r in unique[:60]]),
+        *(_ranked(section, len(unique)) for section in molecule_sections([_shown(r) for r in unique[:SHOWN]])),
     ]
     origin = molecule_provenance([r.mol for r in unique[:1]])
     write_report(path, title="Screened molecules", sections=sections, provenance={**origin, "input": summary["input"]})
+
+
+def _ranked(section: Section, total: int) -> Section:
+    """The gallery says that its molecules are the best ones, not the first."""
+    if not isinstance(section, Gallery):
+        return section
+    intro = f"The best {len(section.cards)} of {total} unique molecules by score. Choose one to turn it round in 3D."
+    return replace(section, intro=intro, total=total)
 
 
 def _shown(row: Row) -> Chem.Mol:
