@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from .repairs import Alternatives, Problem, component
+from .repairs import Alternatives, Problem
+
+NODES = 400
 
 
 def integer_programme(problem: Problem, first_window: float) -> list[int] | None:
-    """The same optimum by HiGHS: binaries for the alternatives, connectivity by cuts added as needed.
+    """The same optimum by HiGHS: binaries for the alternatives, connectivity by a flow over bonded pairs.
 
     First with the alternatives within `first_window`, exact if the answer is no dearer, then with all.
-    None when no consistent graph exists.
+    A network that has learned next to nothing leaves thousands of graphs as likely: after `NODES` branches the best
+    one found is taken (a count, not a time, so that a seed keeps its result). None when no consistent graph is found.
     """
     for window in (first_window, np.inf):
         table = problem.alternatives(window)
-        chosen = _solve_with_cuts(problem, table)
+        chosen = _solve(problem, table)
         if chosen is not None and sum(problem.gaps[a] for a in chosen) <= window:
             return chosen
     return None
 
 
-def _solve_with_cuts(problem: Problem, table: Alternatives) -> list[int] | None:
+def _solve(problem: Problem, table: Alternatives) -> list[int] | None:
     ids, n = table.ids, problem.n
     rows: list[int] = []
     columns: list[int] = []
@@ -52,28 +55,38 @@ def _solve_with_cuts(problem: Problem, table: Alternatives) -> list[int] | None:
             add([(c, 1) for c in members], 0, 1)
     if problem.charge is not None:
         add([(column[a], problem.charge_shift[a]) for a in table.charged], -problem.excess, -problem.excess)
-    cost = np.array([problem.gaps[a] for a in ids])
-    while len(ids):
-        matrix = csr_array((values, (rows, columns)), shape=(len(lower), len(ids)), dtype=float)
-        result = milp(
-            cost,
-            integrality=np.ones(len(ids)),
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(matrix, lower, upper),
-            options={"mip_rel_gap": 0.0},
-        )
-        if result.x is None:
-            return None
-        chosen = [a for a, x in zip(ids, result.x, strict=True) if x > 0.5]
-        neighbours = problem.neighbours_after(chosen)
-        piece = set(component(neighbours, 0))
-        if len(piece) == n:
-            return chosen
-        # at least one pair across the gap is bonded: bonds of the argmax across it that stay, plus those made
+
+    def cut(piece: Collection[int]) -> None:
+        """At least one pair across the gap is bonded: bonds of the argmax across it that stay, plus those made."""
         across = [
             a for a in ids if problem.second[a] >= 0 and (problem.first[a] in piece) != (problem.second[a] in piece)
         ]
         entries = [(column[a], problem.bonding(a)) for a in across if problem.bonding(a)]
-        kept = problem.bonds_across(piece)
-        add(entries, 1 - kept, np.inf)
-    return None
+        add(entries, 1 - problem.bonds_across(set(piece)), np.inf)
+
+    for atom in range(n) if n > 1 else ():  # no atom alone: it tightens the relaxation
+        cut({atom})
+    # connectivity: atom 0 sends one unit to every other atom over bonded pairs, `flow` forward less backward
+    bonding: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for a in ids:
+        if change := problem.bonding(a):
+            bonding.setdefault((problem.first[a], problem.second[a]), []).append((column[a], change))
+    kept = {pair for pair, order in zip(zip(problem.left.tolist(), problem.right.tolist()), problem.bonds) if order > 0}
+    flow = {pair: len(ids) + c for c, pair in enumerate(sorted(kept | set(bonding)))}
+    most = n - 1
+    for pair, f in flow.items():
+        for sign in (1, -1):
+            entries = [(f, sign), *((c, -most * change) for c, change in bonding.get(pair, ()))]
+            add(entries, -np.inf, most * (pair in kept))
+    for atom in range(1, n):
+        add([(f, 1 if j == atom else -1) for (i, j), f in flow.items() if atom in (i, j)], 1, 1)
+    size = len(ids) + len(flow)
+    binary = np.arange(size) < len(ids)
+    result = milp(
+        np.concatenate([[problem.gaps[a] for a in ids], np.zeros(len(flow))]),
+        integrality=binary.astype(int),
+        bounds=Bounds(np.where(binary, 0, -most), np.where(binary, 1, most)),
+        constraints=LinearConstraint(csr_array((values, (rows, columns)), shape=(len(lower), size)), lower, upper),
+        options={"mip_rel_gap": 0.0, "node_limit": NODES},
+    )
+    return None if result.x is None else [a for a, x in zip(ids, result.x) if x > 0.5]
