@@ -23,6 +23,7 @@ from sciconsist.errors import UserError
 from sciconsist.times import Split, split_point
 
 UNTOLD = 0.2  # share of a batch that is told no property
+SKETCHED = 0.6  # share that is told a sketch and nothing else, where a model has sketches
 NARROW = (0.08, 0.5)  # the split's share of the interval, log-uniform
 
 
@@ -45,6 +46,9 @@ class MoleculeData:
         count = len(indices)
         if self.values is not None:
             told = drop_out(self.values[indices], generator)
+            if (sketched := self.domain.sketched).any():
+                alone = torch.rand(count, 1, generator=generator) < SKETCHED
+                told = torch.where(alone, self.values[indices].masked_fill(~sketched, torch.nan), told)
             condition = self.domain.condition(mask["atoms"], told)
         given = torch.rand(count, generator=generator) < self.given
         noise = self.domain.geometry.prior(x0, mask, generator=generator)

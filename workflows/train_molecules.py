@@ -17,6 +17,7 @@ from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
 from sciconsist.domains.molecules.graphs import close_shells
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
+from sciconsist.domains.molecules.sketch import sketch
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -24,7 +25,7 @@ from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.times import Split
 from sciconsist.training import FitResult
 from sciconsist.workflows.models import build, load
-from sciconsist.workflows.molecule_data import property_values, read_data, training_set
+from sciconsist.workflows.molecule_data import MoleculeData, property_values, read_data, training_set
 from sciconsist.workflows.runs import RunConfig, Until, run
 
 # The rows that suit a molecule teacher: the core's, and finite forms whose targets stay on the simplex.
@@ -49,9 +50,10 @@ class TrainConfig(RunConfig):
     min_count: int = 2  # classes of atoms seen less often are left out, with their molecules
     given: float = 0.2  # share of the batch with the graph given: conformers and refinement
     properties: tuple[str, ...] = ()  # what the model can be told, such as gap,logp (domains/molecules/properties.py)
+    sketch: tuple[str, ...] = ()  # whole-numbered properties that are drawn for each sample before the network is asked
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
 
-    @field_validator("properties", mode="before")
+    @field_validator("properties", "sketch", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
@@ -84,7 +86,7 @@ def train(
     """
     config = config or TrainConfig()
     records, source = read_data(data)
-    names = check_names(config.properties)
+    names = check_names(list(dict.fromkeys((*config.properties, *config.sketch))))
     values = property_values(records, names)
     told = [summarise(name, values[:, k]) for k, name in enumerate(names)]
     if init is not None:
@@ -94,8 +96,22 @@ def train(
     else:
         model = new_model([r.mol for r in records], config, told)
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
+    if config.sketch:
+        remember_sketches(model, ready, config.sketch)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
+
+
+def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) -> None:
+    """Let the model keep the sketches of its training data. Raises UserError where they are not whole numbers."""
+    assert data.values is not None
+    known = [p.name for p in model.domain.config.properties]
+    values = data.values[:, [known.index(name) for name in names]].numpy()
+    if not (values == values.round()).all():
+        raise UserError(f"sketch {', '.join(names)}: expected properties in whole numbers, such as C_atoms,rings")
+    sketches = sketch(data.graphs.mask.sum(1).tolist(), values, names)
+    model.domain.config = model.domain.config.model_copy(update={"sketches": sketches})
+    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 
 
 def with_properties(model: FlowMap, told: Sequence[Known]) -> FlowMap:

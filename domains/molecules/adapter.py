@@ -23,6 +23,7 @@ from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
 from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
 from sciconsist.domains.molecules.properties import Known
+from sciconsist.domains.molecules.sketch import Sketches
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -43,11 +44,14 @@ class MoleculeConfig(BaseModel):
     length_power: float = 0.3
     size_histogram: dict[int, int] = {}
     properties: list[Known] = []  # what the network may be told; network.conditions is their number
+    sketches: Sketches = Sketches()  # properties that samples are told unless others are asked for
 
     @model_validator(mode="after")
     def _a_condition_for_each_property(self) -> MoleculeConfig:
         if self.network.conditions != len(self.properties):
             raise ValueError(f"network.conditions is {self.network.conditions} for {len(self.properties)} properties")
+        if unknown := set(self.sketches.names) - {p.name for p in self.properties}:
+            raise ValueError(f"sketches of {', '.join(sorted(unknown))}, which the network cannot be told")
         return self
 
 
@@ -135,6 +139,11 @@ class MoleculeDomain:
             values = torch.where(known, ((told - mean) / std).clamp(-5.0, 5.0), 0.0)
             found |= {"values": values.float(), "known": known.float()}
         return found
+
+    @property
+    def sketched(self) -> Tensor:
+        """Which of the properties `[P]` are a sketch's."""
+        return torch.tensor([p.name in self.config.sketches.names for p in self.config.properties], dtype=torch.bool)
 
     def decode(self, batch: Batch) -> list[Chem.Mol]:
         """States at time 0 as molecules: the likeliest consistent graphs, hydrogens placed.

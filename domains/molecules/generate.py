@@ -90,16 +90,38 @@ def plan_steps(steps: int, guided: bool = False) -> Plan:
     return Plan(steps - refine, refine)
 
 
-def draw_told(domain: MoleculeDomain, wish: Wish, indices: Sequence[int], seed: int) -> Tensor | None:
-    """The values `[B, P]` that samples are told, NaN for what is not asked; None when nothing is."""
+def draw_told(
+    domain: MoleculeDomain, wish: Wish, indices: Sequence[int], sizes: Sequence[int], seed: int
+) -> Tensor | None:
+    """The values `[B, P]` that samples are told, NaN for what is not; None when nothing is."""
     if not wish.properties:
-        return None
+        return draw_sketches(domain, wish, indices, sizes, seed)
     told = torch.full((len(indices), len(domain.config.properties)), torch.nan)
     for k, known in enumerate(domain.config.properties):
         if known.name in wish.properties:
             low, high = wish.properties[known.name]
             draws = (torch.rand(1, generator=stream(seed, "property", known.name, i)).item() for i in indices)
             told[:, k] = torch.tensor([known.draw(low, high, u) if high > low else low for u in draws])
+    return told
+
+
+def draw_sketches(
+    domain: MoleculeDomain, wish: Wish, indices: Sequence[int], sizes: Sequence[int], seed: int
+) -> Tensor | None:
+    """A sketch for each sample, as `draw_told`, of its size and the elements allowed; None beside given atoms."""
+    sketches = domain.config.sketches
+    if not sketches.names or wish.given is not None:
+        return None
+    symbols: set[str] | None = None
+    if wish.allowed is not None:
+        classes = [c for c, kept in zip(domain.vocabulary.classes, wish.allowed) if kept]
+        symbols = {c.symbol for c in classes} | {"H" for c in classes if c.hydrogens}
+    told = torch.full((len(indices), len(domain.config.properties)), torch.nan)
+    columns = [[p.name for p in domain.config.properties].index(name) for name in sketches.names]
+    for row, i, size in zip(told, indices, sizes):
+        values = sketches.draw(size, torch.rand(1, generator=stream(seed, "sketch", i)).item(), symbols)
+        if values is not None:
+            row[columns] = torch.from_numpy(values).to(row)
     return told
 
 
@@ -259,7 +281,7 @@ def generate(
 def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, seed: int, wish: Wish) -> Iterator[Sample]:
     domain: MoleculeDomain = model.domain
     given, node = wish.given, torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-    mask, told = domain.masks(node), draw_told(domain, wish, indices, seed)
+    mask, told = domain.masks(node), draw_told(domain, wish, indices, sizes, seed)
     condition = domain.condition(node, told)
     noise = draw_noise(domain, sizes, indices, seed, "prior", given)
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
@@ -286,7 +308,7 @@ def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, see
         sample = Sample(indices[k], mol, graph, sizes[k])
         if told is not None:
             values = {p.name: float(told[k, j]) for j, p in enumerate(domain.config.properties)}
-            sample.told = {name: value for name, value in values.items() if value == value}
+            sample.told = {name: values[name] for name in wish.properties}
         if given is not None:
             sample.wrong = given.finish(mol) if given.kept(graph) and not mol.HasProp(FAILED) else "given atoms changed"
         yield sample

@@ -14,9 +14,11 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Descriptors, rdMolDescriptors
 
 from sciconsist.domains.molecules.metrics.graph_distance import sa_score
+from sciconsist.domains.molecules.sketch import ATOMS
 from sciconsist.errors import UserError
 
 MARKS = 101  # quantiles of a property that a model remembers of its training data
+COUNTED = ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
 
 
 def _gap(record: Mapping[str, float], atoms: int) -> float:
@@ -25,6 +27,15 @@ def _gap(record: Mapping[str, float], atoms: int) -> float:
 
 def _energy_per_atom(record: Mapping[str, float], atoms: int) -> float:
     return record["energy_ev"] / atoms
+
+
+def _atoms(symbol: str) -> Callable[[Chem.Mol], float]:
+    def count(mol: Chem.Mol) -> float:
+        if symbol == "H":
+            return sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+        return sum(atom.GetSymbol() == symbol for atom in mol.GetAtoms())
+
+    return count
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,9 @@ PROPERTIES = {
         Property("tpsa", "Å²", rdMolDescriptors.CalcTPSA),
         Property("sa", "", sa_score),
         Property("mw", "g/mol", Descriptors.MolWt),  # type: ignore[attr-defined]
+        Property("rings", "", rdMolDescriptors.CalcNumRings),
+        Property("aromatic_atoms", "", lambda mol: sum(atom.GetIsAromatic() for atom in mol.GetAtoms())),
+        *(Property(symbol + ATOMS, "", _atoms(symbol)) for symbol in COUNTED),
     )
 }
 

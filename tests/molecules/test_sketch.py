@@ -1,0 +1,101 @@
+"""Sketches: drawn as often as the training data have them, within what was asked, and heard by the network."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
+from sciconsist.domains.molecules.generate import Wish, draw_sketches, plan_steps
+from sciconsist.domains.molecules.generate import generate as draw
+from sciconsist.domains.molecules.properties import measure
+from sciconsist.domains.molecules.sketch import Sketches, sketch
+from sciconsist.errors import UserError
+from sciconsist.flowmap import FlowMap
+from sciconsist.workflows.generate import Molecules
+from sciconsist.workflows.models import load
+from sciconsist.workflows.runs import Until
+from sciconsist.workflows.train_molecules import TrainConfig, train
+
+NAMES = ("H_atoms", "C_atoms", "O_atoms", "rings")
+SMILES = ("CCO", "CCO", "CCO", "COC", "C1CC1", "CC=O", "C1CO1", "CCC", "CC", "CO")
+
+
+def shaped(smiles: str) -> Chem.Mol:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    return mol
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> FlowMap:
+    folder: Path = tmp_path_factory.mktemp("sketched")
+    config = TrainConfig(sketch=NAMES, min_count=1, network={"layers": 1, "width": 32, "heads": 4})  # type: ignore[arg-type]
+    train([shaped(s) for s in SMILES], folder / "run", config, until=Until(steps=3))
+    return load(folder / "run")
+
+
+def test_draws_are_as_often_as_in_the_data() -> None:
+    rows = np.array([measure(shaped(s), NAMES) for s in SMILES])
+    sizes = [Chem.MolFromSmiles(s).GetNumAtoms() for s in SMILES]
+    kept = sketch(sizes, rows, NAMES)
+    assert sum(kept.counts) == len(SMILES) and len(kept.counts) == len({(n, *r) for n, r in zip(sizes, rows.tolist())})
+    draws = Counter(tuple(kept.draw(3, u)) for u in (np.arange(8) + 0.5) / 8)  # type: ignore[arg-type]
+    real = Counter(tuple(row) for n, row in zip(sizes, rows.astype(int).tolist()) if n == 3)
+    assert draws == real  # eight of three heavy atoms
+    assert Sketches.model_validate_json(kept.model_dump_json()) == kept
+
+
+def test_draws_keep_to_size_and_elements() -> None:
+    rows = np.array([measure(shaped(s), NAMES) for s in SMILES])
+    kept = sketch([Chem.MolFromSmiles(s).GetNumAtoms() for s in SMILES], rows, NAMES)
+    for u in np.linspace(0, 0.999, 20):
+        assert kept.draw(3, u, {"C", "H"})[2] == 0  # type: ignore[index]
+    assert kept.draw(2, 0.3, {"O", "H"}) is None and kept.draw(7, 0.3) is None
+
+
+def test_a_sample_is_told_by_its_seed_and_index_alone(model: FlowMap) -> None:
+    domain, sizes = model.domain, [3, 2, 3, 3]
+    told = draw_sketches(domain, Wish(), range(4), sizes, seed=3)
+    again = draw_sketches(domain, Wish(), [2], [3], seed=3)
+    assert told is not None and again is not None
+    assert torch.equal(told[2], again[0]) and torch.isfinite(told).all()
+    assert torch.equal(told[:, 1] + told[:, 2], torch.tensor(sizes).float())  # C and O are its heavy atoms
+    whole = [m.GetConformer().GetPositions() for m in Molecules(model, raw=True, seed=3).take(4)]
+    alone = [m.GetConformer().GetPositions() for m in Molecules(model, raw=True, seed=3, batch_size=1).take(4)]
+    for a, b in zip(whole, alone):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_the_network_hears_the_sketch(model: FlowMap) -> None:
+    node = torch.ones(2, 3, dtype=torch.bool)
+    with torch.no_grad():
+        for parameter in model.net.condition[2].parameters():
+            parameter.normal_()
+    told = torch.tensor([[6.0, 2.0, 1.0, 0.0], [4.0, 1.0, 2.0, 1.0]])
+    mask = model.domain.masks(node)
+    state = {
+        "positions": torch.randn(1, 3, 3).expand(2, -1, -1), "atoms": torch.zeros(2, 3, len(model.domain.vocabulary)),
+        "bonds": torch.zeros(2, 3, 3, 4),
+    }  # fmt: skip
+    one = torch.ones(2)
+    out = model.raw(state, one, one, model.domain.condition(node, told), mask)
+    assert not torch.allclose(out["atoms"][0], out["atoms"][1])  # type: ignore[index]
+
+
+def test_usable_molecules_do_not_say_that_a_property_was_requested(model: FlowMap) -> None:
+    for sample in draw(model, 2, plan_steps(2), seed=1):
+        assert sample.told == {}
+
+
+def test_sketches_are_whole_numbers(tmp_path: Path) -> None:
+    mols = [shaped(s) for s in SMILES]
+    with pytest.raises(UserError, match="whole numbers"):
+        train(mols, tmp_path / "run", TrainConfig(sketch=("logp",), min_count=1), until=Until(steps=1))
+    with pytest.raises(UserError, match="colour"):
+        train(mols, tmp_path / "run", TrainConfig(sketch=("colour",)), until=Until(steps=1))
