@@ -35,6 +35,8 @@ from sciconsist.workflows.models import load_for
 
 TRIES = 10  # samples drawn for each crystal asked for, before we give up
 NEAR = 0.5  # of the sum of two atomic radii: nearer atoms are no crystal
+ATTEMPTS = 40  # sizes and compositions tried for a space group that cannot hold them
+BALANCING = 50  # compositions drawn for one whose charges balance
 LARGEST = 64  # atoms of one formula unit that we still try, though the model was trained on smaller cells
 Advance = Callable[[int], None]
 
@@ -149,13 +151,12 @@ class Crystals:
             raise UserError(f"formula {self.wish.formula}: {unit} atoms a formula unit, expected at most {LARGEST}")
         return {unit: 1}
 
-    def request(self, index: int, size: int) -> Request:
-        """Sample `index` of the seed, of `size` atoms."""
+    def request(self, index: int, size: int, numbers: np.ndarray | None) -> Request:
+        """Sample `index` of the seed, of `size` atoms, of the elements `numbers` where they are known."""
         rng = np.random.default_rng(stream(self.seed, "request", index).initial_seed())
         values = tuple(low if not low < high else float(rng.uniform(low, high)) for low, high in self.values)
         if self.wish.host is not None:
             return self.wish.host.request(rng, self.domain, values)  # type: ignore[arg-type]
-        numbers = None if self.units is None else atoms_of(self.units, size // sum(self.units.values()))
         if self.wish.space_group is None:
             return Request(size, numbers, self.allowed, values)  # type: ignore[arg-type]
         orbits = plan_orbits(self.wish.space_group, size, numbers, rng)
@@ -163,26 +164,51 @@ class Crystals:
         return Request(size, given, self.allowed, values, self.wish.space_group, orbits=orbits)  # type: ignore[arg-type]
 
     def requests(self, indices: Sequence[int]) -> list[Request]:
-        """A size that the space group cannot hold gives way to others of the histogram."""
-        made = []
-        for index, size in zip(indices, draw_sizes(self.sizes, indices, self.seed)):
-            order = stream(self.seed, "sizes", index)
-            others = [n for n in self.sizes if n != size]
-            tries = [size, *(others[int(k)] for k in torch.randperm(len(others), generator=order))]
-            made.append(self._first(index, tries))
-        return made
+        """What the samples of these indices are asked to be: sizes, then compositions, then orbits of a space group."""
+        sizes = draw_sizes(self.sizes, indices, self.seed)
+        made: dict[int, Request] = {}
+        failed: dict[tuple[int, int, str], UserError] = {}
+        for attempt in range(1 if self.wish.space_group is None else ATTEMPTS):
+            left = [k for k in range(len(indices)) if k not in made]
+            if attempt:  # a size or composition that the space group cannot hold gives way to another
+                for k in left:
+                    (sizes[k],) = draw_sizes(self.sizes, [indices[k]], self.seed, attempt)
+            found = self.compositions([indices[k] for k in left], [sizes[k] for k in left], attempt)
+            for k, numbers in zip(left, found):
+                if (key := (k, sizes[k], str(numbers))) in failed:
+                    continue
+                try:
+                    made[k] = self.request(indices[k], sizes[k], numbers)
+                except UserError as error:
+                    if self.wish.space_group is None:
+                        raise
+                    failed[key] = error
+        if len(made) < len(indices):
+            raise next(iter(failed.values()))
+        return [made[k] for k in range(len(indices))]
 
-    def _first(self, index: int, sizes: Sequence[int]) -> Request:
-        reason: UserError | None = None
-        for size in sizes:
-            try:
-                return self.request(index, size)
-            except UserError as error:
-                reason = error
-                if self.wish.space_group is None:
-                    break
-        assert reason is not None
-        raise reason
+    def compositions(self, indices: Sequence[int], sizes: Sequence[int], attempt: int = 0) -> list[np.ndarray | None]:
+        """Atomic numbers `[N]` of each sample: the formula's, or drawn; None where each site shall choose its own."""
+        if self.units is not None:
+            return [atoms_of(self.units, n // sum(self.units.values())) for n in sizes]
+        if self.wish.host is not None or not hasattr(self.model, "composition"):
+            return [None] * len(sizes)
+        network, elements = self.model.composition, np.array(self.domain.config.elements)
+        temperature = self.model.card.get("sampler", {}).get("composition", {}).get("temperature", 1.0)
+        found: list[np.ndarray | None] = [None] * len(sizes)
+        left = list(range(len(sizes)))
+        for redrawn in range(BALANCING if self.wish.charge_balanced else 1):
+            purpose = [stream(self.seed, "composition", attempt, redrawn, indices[k]) for k in left]
+            u = torch.stack(
+                [torch.rand(2 * network.config.largest + 1, generator=g, dtype=torch.float64) for g in purpose]
+            )
+            for k, classes in zip(left, network.draw([sizes[k] for k in left], self.allowed, u, temperature)):
+                found[k] = elements[classes]
+            if self.wish.charge_balanced:
+                left = [k for k in left if not charge_balanced(found[k])]  # type: ignore[arg-type]
+            if not left:
+                break
+        return found
 
     # --- what comes out
 
@@ -265,7 +291,8 @@ def plan_for(model: FlowMap, steps: int, wish: Wish) -> Plan:
     """How a model divides so many evaluations: as its card says, for elements given or free."""
     if steps < 1:
         raise UserError(f"{steps} steps: expected at least 1")
-    kind = "prediction" if wish.formula is not None or wish.host is not None else "de_novo"
+    given = wish.formula is not None or wish.host is not None or hasattr(model, "composition")
+    kind = "prediction" if given else "de_novo"
     return Plan(steps, **model.card.get("sampler", {}).get(kind, {}))
 
 

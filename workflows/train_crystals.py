@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,7 @@ from sciconsist.training import FitResult
 from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, read_data
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.runs import RunConfig, Until, run
+from sciconsist.workflows.train_compositions import held_out, train_composition
 from sciconsist.workflows.train_molecules import DISTILL
 
 
@@ -41,6 +42,8 @@ class TrainConfig(RunConfig):
     space_group: float = Tasks.space_group
     values: float = Tasks.values
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
+    part: Literal["structure", "composition"] = "structure"  # of the model, what is trained
+    validation: str = ""  # part=composition: data that choose the best step; else some formulas are held out
 
     def tasks(self) -> Tasks:
         return Tasks(**{name: getattr(self, name) for name in asdict(Tasks())})
@@ -57,15 +60,40 @@ def train(
     until: Until,
     init: str | Path | None = None,
 ) -> FitResult:
-    """Flow matching on crystals; with `init` from a model's weights, of its sizes and elements."""
+    """Flow matching on crystals; with `init` from a model's weights, of its sizes and elements.
+
+    With `part = "composition"` the model of `init` learns to draw compositions, and its structure network stays.
+    """
     config = config or TrainConfig()
+    if config.part == "composition" and init is None:
+        raise UserError("part=composition: trains the compositions of a crystal model; name it with --init")
     records, source = read_data(data)
     crystals, skipped = crystals_of(records, config.max_atoms)
+    if config.part == "composition":
+        return _compositions(crystals, source, load(str(init)), out, config, until)
     model = load(init) if init is not None else new_model(crystals, config)
     known, unknown = split_known(crystals, model)
     model.card = {**card_of(source, len(known), skipped + unknown), "recipe": "fm"}
     ready = CrystalData(known, model.domain, config.tasks())
     return run(model, RECIPES["fm"], ready, out, config, until, metric=model.domain.metric)
+
+
+def _compositions(
+    crystals: Sequence[Crystal],
+    source: dict[str, str],
+    model: FlowMap,
+    out: str | Path,
+    config: TrainConfig,
+    until: Until,
+) -> FitResult:
+    known, _ = split_known(crystals, model)
+    if config.validation:
+        held, _ = split_known(crystals_of(read_data(config.validation)[0], config.max_atoms)[0], model)
+    else:
+        apart = held_out(known)
+        known, held = [c for c, h in zip(known, apart) if not h], [c for c, h in zip(known, apart) if h]
+    model.card = {**model.card, "composition_data": source["data"], "composition_held_out": len(held)}
+    return train_composition(model, known, held, out, config, until)
 
 
 def distill(

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from sciconsist.domains.crystals.composition_network import CompositionConfig, CompositionNetwork
 from sciconsist.domains.crystals.crystals import Crystal, PaddedCrystals
 from sciconsist.domains.crystals.lattice import from_vector
 from sciconsist.domains.crystals.network import CrystalNetwork, NetworkConfig
@@ -36,6 +37,7 @@ class CrystalConfig(BaseModel):
     value_std: list[float] = [1.0, 1.0]
     species_scale: float = 3.0  # length of a one-hot vector: how early on the path an element settles
     network: NetworkConfig = NetworkConfig()
+    composition: CompositionConfig | None = None  # draws formulas; a model without one draws each site's element
 
 
 @dataclass
@@ -56,6 +58,8 @@ class CrystalDomain:
         net = CrystalNetwork(self.config.table, self.config.network)
         rows = {"frac": "velocity", "lattice": "endpoint", "species": "endpoint"}
         model = FlowMap(net, Linear(), self.geometry, rows)
+        if self.config.composition is not None:
+            model.composition = CompositionNetwork(self.config.table, self.config.composition)
         model.domain, model.config = self, self.config.model_dump()
         return model
 

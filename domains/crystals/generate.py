@@ -78,11 +78,12 @@ class Sample:
         return bool(np.isfinite(self.frac).all() and np.isfinite(self.cell).all())
 
 
-def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) -> list[int]:
-    """Atom counts from a histogram, one independent draw a sample."""
+def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int, attempt: int = 0) -> list[int]:
+    """Atom counts from a histogram, one independent draw a sample and attempt."""
+    purpose = ("size", attempt) if attempt else ("size",)
     sizes = np.array(sorted(histogram))
     cumulative = np.cumsum([histogram[int(n)] for n in sizes], dtype=np.float64)
-    draws = [torch.rand(1, generator=stream(seed, "size", i), dtype=torch.float64).item() for i in indices]
+    draws = [torch.rand(1, generator=stream(seed, *purpose, i), dtype=torch.float64).item() for i in indices]
     return [int(sizes[np.searchsorted(cumulative, u * cumulative[-1], side="right")]) for u in draws]
 
 

@@ -36,6 +36,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("screen crystals", "sciconsist.cli.screen:crystals", "Check, relax and rank crystals."),
     ("screen molecules", "sciconsist.cli.screen:molecules", "Label, compare and rank molecules."),
     ("train molecules", "sciconsist.cli.train:molecules", "Train a model by flow matching."),
+    ("train crystals", "sciconsist.cli.train:crystals", "Train a crystal model by flow matching."),
     ("train climate", "sciconsist.cli.train:climate", "Train a downscaling model."),
     ("distill", "sciconsist.cli.train:distill", "Teach a trained model to take few steps."),
     ("benchmark molecules", "sciconsist.cli.benchmark:molecules", "Time molecules beside RDKit."),

@@ -46,9 +46,42 @@ def molecules(
            as_json, quiet)  # fmt: skip
 
 
+def crystals(
+    data: Annotated[
+        str, typer.Option("--data", help="A data set (mp-20-bt, mp-20), an .npz, or a file or folder of CIFs.")
+    ],
+    output: Output,
+    config: Config = None,
+    settings: Settings = None,
+    init: Init = None,
+    minutes: Minutes = None,
+    steps: TrainSteps = None,
+    resume: Resume = False,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a crystal model by flow matching; the folder gets model.safetensors, log.csv and the state.
+
+    part=composition trains, in minutes, what draws the formulas of de novo generation and leaves the rest of the
+    model of --init as it is. Ctrl-C saves after the step in hand; --resume goes on.
+
+    \b
+    Example:
+      sciconsist train crystals --data mp-20-bt --minutes 60 -o run
+      sciconsist train crystals --data mp-20-bt --init run --set part=composition --set lr=3e-3 --minutes 10 -o whole
+      sciconsist train crystals --data my_cifs --init crystals-mp20bt --set lr=3e-4 --steps 500 -o tuned
+    """
+    _train("crystals", data, output, config, settings, init, minutes, steps, resume, batch_size, device, seed,
+           as_json, quiet)  # fmt: skip
+
+
 def climate(
     data: Annotated[
-        str, typer.Option("--data", help="A data set (era5-andes) or NetCDF, GRIB, Zarr of fine fields; several: a,b,c.")
+        str,
+        typer.Option("--data", help="A data set (era5-andes) or NetCDF, GRIB, Zarr of fine fields; several: a,b,c."),
     ],
     output: Output,
     config: Config = None,
