@@ -26,6 +26,7 @@ from sciconsist.workflows.molecule_requests import (
     Range,
     check_guidance,
     element_mask,
+    formula_counts,
     given_atoms,
     plan_for,
     property_ranges,
@@ -87,10 +88,10 @@ class Molecules:
     """One request: `take(n)` yields its molecules, `counts` says what was drawn and rejected on the way.
 
     `atoms` counts heavy atoms (9 or "5:9"). `elements` are the only ones allowed (name H to have hydrogens); with
-    `every_element` each must occur. `properties` are what the model is told, {"gap": 6.5, "logp": "1:2"}, the more
-    strongly the larger `guidance` (which doubles the evaluations of a jump); a range that RDKit can check is kept
-    to. `scaffold`, an SDF file, or `linker`, several, are atoms that come out where they are. `novel_to` are
-    SMILES to stay away from.
+    `every_element` each must occur. `formula`, C7H10O2, says every atom. `properties` are what the model is told,
+    {"gap": 6.5, "logp": "1:2"}, the more strongly the larger `guidance` (which doubles the evaluations of a jump); a
+    range that RDKit can check is kept to. `scaffold`, an SDF file, or `linker`, several, are atoms that come out where
+    they are. `novel_to` are SMILES to stay away from.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Molecules:
         every_element: bool = False,
         properties: Mapping[str, Range] | None = None,
         guidance: float = 1.0,
+        formula: str | None = None,
         scaffold: str | Path | None = None,
         linker: Sequence[str | Path] | None = None,
         batch_size: int | None = None,
@@ -113,10 +115,15 @@ class Molecules:
     ) -> None:
         self.model = on_device(model, device)
         self.seed, self.raw = check_seed(seed), raw
-        self.histogram = size_range(model.domain.config.size_histogram, atoms)
+        counts = formula_counts(model, formula)
+        if counts and not (atoms is None and elements is None and scaffold is None and linker is None):
+            raise UserError("formula: says every atom; leave out atoms, elements, scaffold and linker")
+        heavy = sum(n for symbol, n in counts.items() if symbol != "H")
+        self.histogram = size_range(model.domain.config.size_histogram, heavy or atoms)
         self.wish = Wish(
             property_ranges(model, properties),
             check_guidance(guidance, properties),
+            counts,
             element_mask(model.domain.vocabulary, elements),
             given_atoms(model, scaffold, linker),
         )
@@ -160,6 +167,8 @@ class Molecules:
 
     def unasked(self, sample: Sample) -> str:
         """Why a usable sample is not what was asked for, or ""."""
+        if self.wish.formula and self.wish.formula != Counter(a.GetSymbol() for a in sample.mol.GetAtoms()):
+            return "another formula"
         if self.every and self.every != {a.GetSymbol() for a in sample.mol.GetAtoms()}:
             return "an element is missing"
         for name, (low, high) in self.wish.properties.items():

@@ -23,6 +23,7 @@ from sciconsist.errors import UserError
 from sciconsist.times import Split, split_point
 
 UNTOLD = 0.2  # share of a batch that is told no property
+ELEMENTS_TOLD = 0.75  # share whose atoms are told their element, where a model can be told
 SKETCHED = 0.6  # share that is told a sketch and nothing else, where a model has sketches
 NARROW = (0.08, 0.5)  # the split's share of the interval, log-uniform
 
@@ -42,7 +43,8 @@ class MoleculeData:
         return len(self.graphs)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
-        x0, condition, mask = self.domain.encode(self.graphs[indices])
+        graphs = self.graphs[indices]
+        x0, condition, mask = self.domain.encode(graphs)
         count = len(indices)
         if self.values is not None:
             told = drop_out(self.values[indices], generator)
@@ -51,8 +53,12 @@ class MoleculeData:
                 told = torch.where(alone, self.values[indices].masked_fill(~sketched, torch.nan), told)
             condition = self.domain.condition(mask["atoms"], told)
         given = torch.rand(count, generator=generator) < self.given
+        elements: Tensor | None = None
+        if self.domain.config.network.elements:
+            elements = ~given & (torch.rand(count, generator=generator) < ELEMENTS_TOLD)
+            condition["allowed"] = self.domain.same_element[graphs.classes] | ~elements[:, None, None]
         noise = self.domain.geometry.prior(x0, mask, generator=generator)
-        noise = self.domain.couple(x0, noise, mask, given)  # type: ignore[arg-type]
+        noise = self.domain.couple(x0, noise, mask, given, elements)  # type: ignore[arg-type]
         if self.kind is None:
             times: Any = draw_times(count, given, generator)
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from sciconsist.datasets.sdf import read_sdf
 from sciconsist.domains.molecules.completion import Given, read_given
 from sciconsist.domains.molecules.generate import Plan, plan_steps
 from sciconsist.domains.molecules.properties import PROPERTIES
+from sciconsist.domains.molecules.sketch import ELEMENTS
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -60,6 +63,26 @@ def element_mask(vocabulary: Vocabulary, elements: Sequence[str] | None) -> np.n
     if not wanted - {"H"}:
         raise UserError("elements: at least one heavier than H is needed")
     return np.array([c.symbol in wanted and ("H" in wanted or c.hydrogens == 0) for c in vocabulary.classes])
+
+
+def formula_counts(model: FlowMap, formula: str | None) -> dict[str, int]:
+    """Atoms of each element in a formula such as C7H10O2, hydrogens too. Raises UserError."""
+    if formula is None:
+        return {}
+    parts = re.findall(r"([A-Z][a-z]?)([0-9]*)", formula)
+    if not parts or "".join(s + n for s, n in parts) != formula or any(n and int(n) == 0 for _, n in parts):
+        raise UserError(f"formula {formula!r}: expected element symbols and whole numbers, like C7H10O2")
+    counts: Counter[str] = Counter()
+    for symbol, number in parts:
+        counts[symbol] += int(number or 1)
+    known = {ELEMENTS[p.name] for p in model.domain.config.properties if p.name in ELEMENTS}
+    if not model.domain.config.network.elements:
+        raise UserError("formula: this model cannot be told one; train one with --set sketch=H_atoms,C_atoms,...")
+    if unknown := sorted(set(counts) - known):
+        raise UserError(f"formula {formula}: the model does not know {unknown[0]}; it knows {', '.join(sorted(known))}")
+    if not set(counts) - {"H"}:
+        raise UserError(f"formula {formula}: expected an element heavier than H")
+    return dict(counts)
 
 
 def property_ranges(model: FlowMap, wanted: Mapping[str, Range] | None) -> dict[str, tuple[float, float]]:

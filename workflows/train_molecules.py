@@ -17,7 +17,7 @@ from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
 from sciconsist.domains.molecules.graphs import close_shells
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
-from sciconsist.domains.molecules.sketch import sketch
+from sciconsist.domains.molecules.sketch import ELEMENTS, sketch
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -92,7 +92,7 @@ def train(
     if init is not None:
         model = load(init)
         if told:
-            model = with_properties(model, told)
+            model = with_properties(model, told, counts_elements(config.sketch))
     else:
         model = new_model([r.mol for r in records], config, told)
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
@@ -100,6 +100,11 @@ def train(
         remember_sketches(model, ready, config.sketch)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
+
+
+def counts_elements(names: Sequence[str]) -> bool:
+    """Whether a sketch says of what elements a molecule is, so that its atoms can be told theirs."""
+    return any(ELEMENTS.get(name, "H") != "H" for name in names)
 
 
 def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) -> None:
@@ -114,20 +119,20 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 
 
-def with_properties(model: FlowMap, told: Sequence[Known]) -> FlowMap:
+def with_properties(model: FlowMap, told: Sequence[Known], elements: bool = False) -> FlowMap:
     """The model with a branch for properties, silent at first; its own branch where it has the same names."""
     old = [p.name for p in model.domain.config.properties]
     names = [p.name for p in told]
-    if old == names:
+    if old == names and (model.domain.config.network.elements or not elements):
         return model
-    if old:
+    if old not in ([], names):
         raise UserError(f"properties {', '.join(names)}: the model to start from has {', '.join(old)}; name the same")
     config = {k: v for k, v in model.config.items() if k != "domain"}
     config = {**config, "properties": [p.model_dump() for p in told]}
-    config["network"] = {**config["network"], "conditions": len(told)}
+    config["network"] = {**config["network"], "conditions": len(told), "elements": elements}
     wider = build({"domain": "molecules", **config})
     absent, strange = wider.load_state_dict(model.state_dict(), strict=False)
-    if strange or not all(name.startswith("net.condition.") for name in absent):
+    if strange or not all(name.startswith(("net.condition.", "net.forbidden_in.")) for name in absent):
         raise UserError(f"the weights to start from lack {', '.join(absent)}")
     return wider
 
@@ -174,7 +179,7 @@ def new_model(mols: Sequence[Chem.Mol], config: TrainConfig, told: Sequence[Know
     whole = MoleculeConfig(
         vocabulary=vocabulary.to_config(),
         size_histogram={n: sizes.count(n) for n in sorted(set(sizes))},
-        network=config.network.model_copy(update={"conditions": len(told)}),
+        network=config.network.model_copy(update={"conditions": len(told), "elements": counts_elements(config.sketch)}),
         properties=list(told),
         **{name: getattr(config, name) for name in names},
     )

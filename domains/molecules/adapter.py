@@ -30,6 +30,8 @@ from sciconsist.flowmap import FlowMap
 from sciconsist.geometry import Euclidean, Product, Simplex
 from sciconsist.paths import Linear
 
+NEVER = 1e6  # cost of giving an atom another element's noise
+
 
 class MoleculeConfig(BaseModel):
     """Everything needed to rebuild the model around its weights."""
@@ -63,6 +65,7 @@ class MoleculeDomain:
 
     def __post_init__(self) -> None:
         self.vocabulary = Vocabulary.from_config(self.config.vocabulary)
+        self.same_element = torch.from_numpy(self.vocabulary.same_element())
         self.geometry = Product(
             {
                 "positions": Euclidean(zero_com=True),
@@ -122,12 +125,18 @@ class MoleculeDomain:
         empty: dict[str, Tensor] = {name: torch.zeros(count, *shape) for name, shape in shapes.items()}
         return Batch(empty, condition=self.condition(node), mask=mask)  # type: ignore[arg-type]
 
-    def condition(self, node: Tensor, told: Tensor | None = None) -> dict[str, Tensor]:
+    def condition(
+        self, node: Tensor, told: Tensor | None = None, allowed: Tensor | None = None
+    ) -> dict[str, Tensor]:  # fmt: skip
         """What the network is told of molecules of a node mask `[B, N]`.
 
-        `told` `[B, P]` are property values in their units, NaN where nothing is told (everywhere when it is None).
+        `told` `[B, P]` are property values in their units, NaN where nothing is told (everywhere when it is None);
+        `allowed` `[B, N, K]` are the classes that atoms may have (all when it is None).
         """
         found = {"length_scale": self.length_scale(node)}
+        if self.config.network.elements:
+            every = torch.ones(*node.shape, len(self.vocabulary), dtype=torch.bool, device=node.device)
+            found["allowed"] = every if allowed is None else allowed
         if self.config.properties:
             shape = (len(node), len(self.config.properties))
             told = torch.full(shape, torch.nan) if told is None else told
@@ -192,10 +201,18 @@ class MoleculeDomain:
         return state, condition, mask
 
     def couple(
-        self, x0: dict[str, Tensor], noise: dict[str, Tensor], mask: dict[str, Tensor], given: Tensor
-    ) -> dict[str, Tensor]:
-        """Pair noise with data: Hungarian + Kabsch over positions and classes; turned only where the graph is given."""
+        self, x0: dict[str, Tensor], noise: dict[str, Tensor], mask: dict[str, Tensor], given: Tensor,
+        told: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Pair noise with data: Hungarian + Kabsch over positions and classes; turned only where the graph is given.
+
+        Where elements are `told` `[B]` noise stays with its element, as in a sample, whose elements come first.
+        """
         extra = -2.0 * torch.matmul(x0["atoms"], noise["atoms"].transpose(1, 2))
+        if told is not None:
+            classes = x0["atoms"].argmax(-1)
+            other = ~self.same_element[classes[:, :, None], classes[:, None, :]]
+            extra = extra + NEVER * (other & told[:, None, None])
         positions, order = align_points(x0["positions"], noise["positions"], mask["atoms"], extra, ~given)
         atoms = torch.gather(noise["atoms"], 1, order[..., None].expand_as(noise["atoms"]))
         return {"positions": positions, "atoms": atoms, "bonds": noise["bonds"]}

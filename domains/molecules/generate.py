@@ -21,6 +21,7 @@ from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
+from sciconsist.domains.molecules.sketch import ELEMENTS
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
 
@@ -68,13 +69,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Wish:
-    """What samples shall be: properties told to the network, how strongly, classes `[K]` allowed, atoms given.
+    """What samples shall be: properties told to the network, how strongly, atoms of each element, classes allowed `[K]`,
+    atoms given.
 
-    `properties` are from low to high; a sample is told a value of the training data between them.
+    `properties` are from low to high; a sample is told a value of the training data between them. With nothing asked it
+    is told a sketch.
     """
 
     properties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     guidance: float = 1.0
+    formula: Mapping[str, int] = field(default_factory=dict)
     allowed: np.ndarray | None = None
     given: Given | None = None
 
@@ -94,7 +98,7 @@ def draw_told(
     domain: MoleculeDomain, wish: Wish, indices: Sequence[int], sizes: Sequence[int], seed: int
 ) -> Tensor | None:
     """The values `[B, P]` that samples are told, NaN for what is not; None when nothing is."""
-    if not wish.properties:
+    if not wish.properties and not wish.formula:
         return draw_sketches(domain, wish, indices, sizes, seed)
     told = torch.full((len(indices), len(domain.config.properties)), torch.nan)
     for k, known in enumerate(domain.config.properties):
@@ -102,6 +106,8 @@ def draw_told(
             low, high = wish.properties[known.name]
             draws = (torch.rand(1, generator=stream(seed, "property", known.name, i)).item() for i in indices)
             told[:, k] = torch.tensor([known.draw(low, high, u) if high > low else low for u in draws])
+        elif wish.formula and known.name in ELEMENTS:
+            told[:, k] = wish.formula.get(ELEMENTS[known.name], 0)
     return told
 
 
@@ -123,6 +129,21 @@ def draw_sketches(
         if values is not None:
             row[columns] = torch.from_numpy(values).to(row)
     return told
+
+
+def told_elements(domain: MoleculeDomain, told: Tensor | None, node: Tensor) -> Tensor | None:
+    """The classes `[B, N, K]` that atoms may have when a sketch counts the elements' atoms; None when none does."""
+    column = {ELEMENTS.get(p.name): k for k, p in enumerate(domain.config.properties)}
+    symbols = [c.symbol for c in domain.vocabulary.classes]
+    if told is None or not domain.config.network.elements or not column.keys() >= set(symbols):
+        return None
+    allowed = torch.ones(*node.shape, len(symbols), dtype=torch.bool)
+    for k, row in enumerate(told):
+        counts = [(s, float(row[column[s]])) for s in domain.vocabulary.symbols]
+        if sum(count for _, count in counts) == node[k].sum():  # not where one is untold
+            line = [s for s, count in counts for _ in range(int(count))]
+            allowed[k, : len(line)] = torch.tensor([[s == own for s in symbols] for own in line])
+    return allowed
 
 
 def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) -> list[int]:
@@ -282,7 +303,8 @@ def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, see
     domain: MoleculeDomain = model.domain
     given, node = wish.given, torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
     mask, told = domain.masks(node), draw_told(domain, wish, indices, sizes, seed)
-    condition = domain.condition(node, told)
+    elements = told_elements(domain, told, node)
+    condition = domain.condition(node, told, elements)
     noise = draw_noise(domain, sizes, indices, seed, "prior", given)
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
     state, raw = settle_graphs(model, noise, condition, mask, plan, fresh, wish.guidance, given)
@@ -293,6 +315,8 @@ def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, see
     for k, n in enumerate(sizes):
         own, pairs = atoms[k, :n], bonds[k, :n, :n]
         permitted = None if wish.allowed is None else np.broadcast_to(wish.allowed, own.shape)
+        if elements is not None:
+            permitted = elements[k, :n].numpy() & (True if permitted is None else permitted)
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
         graph = decode_graph(own, pairs, domain.vocabulary, permitted, CHARGE if given is None else given.charge)

@@ -21,6 +21,7 @@ from torch.nn import functional
 from sciconsist.state import field_of
 
 FIELDS = ("positions", "atoms", "bonds")
+FORBIDDEN = -1e4  # logit of a class that an atom may not have
 
 
 class NetworkConfig(BaseModel):
@@ -36,6 +37,7 @@ class NetworkConfig(BaseModel):
     radial: int = 16
     time_width: int = 64
     conditions: int = 0  # numbers per molecule the network may be told, each with a flag whether it is
+    elements: bool = False  # whether it may be told the elements of atoms, as classes that are allowed
 
 
 def time_features(t: Tensor) -> Tensor:
@@ -129,7 +131,8 @@ class MoleculeNetwork(nn.Module):
     """F(x, s, t): noisy molecule at times s (per field) -> positions endpoint, class logits, bond logits.
 
     State: positions `[B, N, 3]` in units of the molecule's own length scale, atoms `[B, N, K]`, bonds `[B, N, N, 4]`.
-    `condition` has `length_scale` `[B]` (Å per unit), and `values`, `known` `[B, C]` when the config has conditions.
+    `condition` has `length_scale` `[B]` (Å per unit), `values`, `known` `[B, C]` when the config has conditions, and
+    `allowed` `[B, N, K]`, the classes an atom may have, when it has elements.
     """
 
     centres: Tensor
@@ -148,6 +151,9 @@ class MoleculeNetwork(nn.Module):
             self.condition = nn.Sequential(nn.Linear(2 * c.conditions, d), nn.SiLU(), nn.Linear(d, d))
             for parameter in self.condition[2].parameters():
                 nn.init.zeros_(parameter)
+        if c.elements:
+            self.forbidden_in = nn.Linear(classes, d, bias=False)
+            nn.init.zeros_(self.forbidden_in.weight)
         # the second time enters through a zero-initialised branch: a teacher's weights start a flow map
         for parameter in self.target[2].parameters():
             nn.init.zeros_(parameter)
@@ -183,7 +189,10 @@ class MoleculeNetwork(nn.Module):
         if self.config.conditions:
             known = condition["known"].to(node.dtype)
             per_molecule = per_molecule + self.condition(torch.cat([condition["values"] * known, known], -1))
-        h = (self.atom_in(state["atoms"]) + per_molecule.unsqueeze(1)) * node.unsqueeze(-1)
+        h = self.atom_in(state["atoms"]) + per_molecule.unsqueeze(1)
+        if self.config.elements:
+            h = h + self.forbidden_in((~condition["allowed"]).to(node.dtype))
+        h = h * node.unsqueeze(-1)
         r = x0.unsqueeze(2) - x0.unsqueeze(1)
         d0 = torch.sqrt(r.square().sum(-1, keepdim=True) + 1e-8)
         radial = torch.exp(-((d0 - self.centres) * self.widths).square())
@@ -200,4 +209,7 @@ class MoleculeNetwork(nn.Module):
         radial = torch.exp(-((d1 - self.centres) * self.widths).square())
         p, q = self.bond_nodes(h).chunk(2, -1)
         e = e + p.unsqueeze(2) + p.unsqueeze(1) + q.unsqueeze(2) * q.unsqueeze(1)
-        return {"positions": x / scale, "atoms": self.atom_out(h), "bonds": self.bond_out(torch.cat([e, radial], -1))}
+        atoms = self.atom_out(h)
+        if self.config.elements:
+            atoms = atoms.masked_fill(~condition["allowed"], FORBIDDEN)
+        return {"positions": x / scale, "atoms": atoms, "bonds": self.bond_out(torch.cat([e, radial], -1))}

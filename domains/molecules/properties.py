@@ -14,11 +14,10 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import QED, Descriptors, rdMolDescriptors
 
 from sciconsist.domains.molecules.metrics.graph_distance import sa_score
-from sciconsist.domains.molecules.sketch import ATOMS
+from sciconsist.domains.molecules.sketch import ELEMENTS
 from sciconsist.errors import UserError
 
 MARKS = 101  # quantiles of a property that a model remembers of its training data
-COUNTED = ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
 
 
 def _gap(record: Mapping[str, float], atoms: int) -> float:
@@ -61,7 +60,7 @@ PROPERTIES = {
         Property("mw", "g/mol", Descriptors.MolWt),  # type: ignore[attr-defined]
         Property("rings", "", rdMolDescriptors.CalcNumRings),
         Property("aromatic_atoms", "", lambda mol: sum(atom.GetIsAromatic() for atom in mol.GetAtoms())),
-        *(Property(symbol + ATOMS, "", _atoms(symbol)) for symbol in COUNTED),
+        *(Property(name, "", _atoms(symbol)) for name, symbol in ELEMENTS.items()),
     )
 }
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-ATOMS = "_atoms"  # ends the name of a property that counts an element's atoms: C_atoms
+ELEMENTS = {f"{s}_atoms": s for s in ("H", "C", "N", "O", "F", "P", "S", "Cl", "Br", "I")}  # properties that count one
 
 
 class Sketches(BaseModel):
@@ -33,8 +33,7 @@ class Sketches(BaseModel):
         """Indices of the rows of `size` heavy atoms, made of `symbols` alone where given (with H to have hydrogens)."""
         keep = self.table[:, 0] == size
         for k, name in enumerate(self.names):
-            element = name.removesuffix(ATOMS)
-            if symbols is not None and name.endswith(ATOMS) and element not in symbols:
+            if symbols is not None and ELEMENTS.get(name, "") not in (*symbols, ""):
                 keep &= self.table[:, 1 + k] == 0
         return np.flatnonzero(keep)
 

@@ -52,6 +52,11 @@ class Vocabulary:
         """Bond order to heavy neighbours of every class, `[K]` int."""
         return np.array([c.order_sum for c in self.classes])
 
+    def same_element(self) -> np.ndarray:
+        """Which classes are of the same element, `[K, K]` bool."""
+        symbols = np.array([c.symbol for c in self.classes])
+        return symbols[:, None] == symbols[None]
+
     def index(self, atom: AtomClass) -> int:
         """Index of a class. Raises KeyError when the model does not know it."""
         try:

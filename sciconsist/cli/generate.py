@@ -28,6 +28,7 @@ def molecules(
     every_element: Annotated[
         bool, typer.Option("--every-element", help="With --elements: each of them in every molecule.")
     ] = False,
+    formula: Annotated[str | None, typer.Option("--formula", help="Every atom, hydrogens too: C7H10O2.")] = None,
     wanted: Annotated[
         list[str] | None,
         typer.Option("--property", help="A value, gap=6.5, or a range, logp=1:2; may be given again."),
@@ -61,6 +62,7 @@ def molecules(
     Example:
       sciconsist generate molecules -n 1000 --steps 4 -o mols.sdf
       sciconsist generate molecules -n 50 --atoms 5:7 --elements C,N,O,H -o small.sdf
+      sciconsist generate molecules -n 50 --formula C7H10O2 -o isomers.sdf
       sciconsist generate molecules -n 50 --steps 12 --property gap=5:7 --guidance 2 -o gap.sdf
       sciconsist generate molecules -n 20 --steps 16 --scaffold core.sdf -o grown.sdf
     """
@@ -78,7 +80,8 @@ def molecules(
     request = Molecules(
         load_for("molecules", model), steps=steps, seed=seed, raw=raw, atoms=atoms,
         elements=None if elements is None else elements.split(","), batch_size=batch_size, device=device,
-        novel_to=avoid, every_element=every_element, properties=_wanted(wanted), guidance=guidance, scaffold=scaffold,
+        novel_to=avoid, every_element=every_element, properties=_wanted(wanted), guidance=guidance, formula=formula,
+        scaffold=scaffold,
         linker=None if linker is None else linker.split(","),
     )  # fmt: skip
     begin = time.monotonic()

@@ -13,6 +13,7 @@ from rdkit.Chem import AllChem
 
 from sciconsist.domains.molecules.generate import Wish, draw_sketches, plan_steps
 from sciconsist.domains.molecules.generate import generate as draw
+from sciconsist.domains.molecules.graphs import heavy_graph, pad_graphs
 from sciconsist.domains.molecules.properties import measure
 from sciconsist.domains.molecules.sketch import Sketches, sketch
 from sciconsist.errors import UserError
@@ -99,3 +100,53 @@ def test_sketches_are_whole_numbers(tmp_path: Path) -> None:
         train(mols, tmp_path / "run", TrainConfig(sketch=("logp",), min_count=1), until=Until(steps=1))
     with pytest.raises(UserError, match="colour"):
         train(mols, tmp_path / "run", TrainConfig(sketch=("colour",)), until=Until(steps=1))
+
+
+def test_a_sketch_fixes_the_elements_of_every_raw_sample(model: FlowMap) -> None:
+    samples = list(draw(model, 12, plan_steps(2), seed=5))
+    told = draw_sketches(model.domain, Wish(), range(12), [s.size for s in samples], seed=5)
+    assert told is not None
+    for sample, (_, carbons, oxygens, _) in zip(samples, told.tolist()):
+        found = Counter(a.GetSymbol() for a in sample.mol.GetAtoms())
+        assert (found["C"], found["O"]) == (carbons, oxygens)
+
+
+def test_a_formula_is_kept(model: FlowMap) -> None:
+    for raw in (True, False):
+        for mol in Molecules(model, formula="C2H6O", raw=raw, seed=1).take(2):
+            found = Counter(a.GetSymbol() for a in mol.GetAtoms())
+            assert (found["C"], found["O"]) == (2, 1)
+            assert raw or found["H"] == 6
+
+
+@pytest.mark.parametrize(
+    ("formula", "words"),
+    [
+        ("C2H6S", "does not know S"),
+        ("H2", "heavier"),
+        ("C0H4", "whole numbers"),
+        ("c2h6", "like C7"),
+        ("C40H2", "beyond"),
+    ],
+)
+def test_formulas_that_cannot_be(model: FlowMap, formula: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        Molecules(model, formula=formula)
+
+
+def test_a_formula_says_it_all(model: FlowMap) -> None:
+    with pytest.raises(UserError, match="leave out"):
+        Molecules(model, formula="C2H6O", elements=["C", "O", "H"])
+    with pytest.raises(UserError, match="cannot be told"):
+        Molecules(load("molecules-qm9gfn2"), formula="C2H6O")
+
+
+def test_noise_stays_with_its_element_where_elements_are_told(model: FlowMap) -> None:
+    domain = model.domain
+    state, _, mask = domain.encode(pad_graphs([heavy_graph(shaped(s), domain.vocabulary) for s in ("CCO", "C1CO1")]))
+    noise = domain.geometry.prior(state, mask, generator=torch.Generator().manual_seed(0))
+    paired = domain.couple(state, noise, mask, torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool))
+    same = domain.same_element[state["atoms"].argmax(-1)[:, :, None], state["atoms"].argmax(-1)[:, None]]
+    for own, new, kin in zip(noise["atoms"], paired["atoms"], same):
+        origin = [int((own == row).all(-1).nonzero()) for row in new]
+        assert all(kin[i, j] for i, j in enumerate(origin)) and sorted(origin) == [0, 1, 2]
