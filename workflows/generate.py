@@ -13,11 +13,12 @@ import numpy as np
 from rdkit import Chem
 
 from sciconsist import __version__
-from sciconsist.domains.molecules.generate import Plan, Sample, Wish, draw_sizes
+from sciconsist.domains.molecules.generate import Plan, Sample
 from sciconsist.domains.molecules.generate import generate as draw
 from sciconsist.domains.molecules.hydrogens import FAILED
 from sciconsist.domains.molecules.metrics.validity import canonical_smiles, known_smiles, strict_molecule
 from sciconsist.domains.molecules.properties import PROPERTIES, measure
+from sciconsist.domains.molecules.wishes import Wish
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.devices import on_device
@@ -180,25 +181,16 @@ class Molecules:
 
     def samples(self, first: int, count: int) -> Iterator[tuple[int, Sample | None]]:
         """Samples of a run of indices; None where the network's output was not finite."""
-        indices = range(first, first + count)
-        drawn = draw_sizes(self.histogram, indices, self.seed)
-        sizes = [0] * count
-        for index, size in zip(indices, drawn):
-            sizes[index % count] = size
-        options: dict[str, Any] = {
-            "seed": self.seed,
-            "batch_size": count,
-            "wish": self.wish,
-            "sizes": sizes,
-        }
+        options: dict[str, Any] = {"seed": self.seed, "wish": self.wish, "histogram": self.histogram}
         try:
-            made: list[Sample | None] = list(draw(self.model, count, self.plan, first=first, **options))
+            made: list[Sample | None] = list(
+                draw(self.model, count, self.plan, first=first, batch_size=count, **options)
+            )
         except ValueError:  # some sample is not finite: find out which
-            made = [self._alone(index, size) for index, size in zip(indices, drawn)]
-        yield from zip(indices, made)
+            made = [self._alone(index, options) for index in range(first, first + count)]
+        yield from enumerate(made, first)
 
-    def _alone(self, index: int, size: int) -> Sample | None:
-        options: dict[str, Any] = {"seed": self.seed, "wish": self.wish, "sizes": [size]}
+    def _alone(self, index: int, options: dict[str, Any]) -> Sample | None:
         try:
             return next(iter(draw(self.model, 1, self.plan, first=index, **options)))
         except ValueError:

@@ -24,7 +24,7 @@ from sciconsist.times import Split, split_point
 
 UNTOLD = 0.2  # share of a batch that is told no property
 ELEMENTS_TOLD = 0.75  # share whose atoms are told their element, where a model can be told
-SKETCHED = 0.6  # share that is told a sketch and nothing else, where a model has sketches
+SKETCHED = 0.6  # share that is told a whole sketch where a model has sketches, half of it nothing else
 NARROW = (0.08, 0.5)  # the split's share of the interval, log-uniform
 
 
@@ -49,8 +49,9 @@ class MoleculeData:
         if self.values is not None:
             told = drop_out(self.values[indices], generator)
             if (sketched := self.domain.sketched).any():
-                alone = torch.rand(count, 1, generator=generator) < SKETCHED
-                told = torch.where(alone, self.values[indices].masked_fill(~sketched, torch.nan), told)
+                u = torch.rand(count, 1, generator=generator)
+                told = told.masked_fill((u < SKETCHED / 2) & ~sketched, torch.nan)
+                told = torch.where((u < SKETCHED) & sketched, self.values[indices], told)
             condition = self.domain.condition(mask["atoms"], told)
         given = torch.rand(count, generator=generator) < self.given
         elements: Tensor | None = None

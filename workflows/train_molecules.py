@@ -111,10 +111,18 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     """Let the model keep the sketches of its training data. Raises UserError where they are not whole numbers."""
     assert data.values is not None
     known = [p.name for p in model.domain.config.properties]
-    values = data.values[:, [known.index(name) for name in names]].numpy()
+    columns = [known.index(name) for name in names]
+    values = data.values[:, columns].numpy()
     if not (values == values.round()).all():
         raise UserError(f"sketch {', '.join(names)}: expected properties in whole numbers, such as C_atoms,rings")
-    sketches = sketch(data.graphs.mask.sum(1).tolist(), values, names)
+    others = [k for k in range(len(known)) if k not in columns]
+    sketches = sketch(
+        data.graphs.mask.sum(1).tolist(),
+        values,
+        names,
+        data.values[:, others].double().numpy(),
+        [known[k] for k in others],
+    )
     model.domain.config = model.domain.config.model_copy(update={"sketches": sketches})
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 

@@ -21,7 +21,7 @@ from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
-from sciconsist.domains.molecules.sketch import ELEMENTS
+from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
 
@@ -67,91 +67,12 @@ class Sample:
     wrong: str = ""  # why the atoms given are not in it as they should be
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What samples shall be: properties told to the network, how strongly, atoms of each element, classes allowed `[K]`,
-    atoms given.
-
-    `properties` are from low to high; a sample is told a value of the training data between them. With nothing asked it
-    is told a sketch.
-    """
-
-    properties: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    guidance: float = 1.0
-    formula: Mapping[str, int] = field(default_factory=dict)
-    allowed: np.ndarray | None = None
-    given: Given | None = None
-
-
-NOTHING = Wish()
-
-
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
     if guided:
         return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), guided=True)
     return Plan(steps - refine, refine)
-
-
-def draw_told(
-    domain: MoleculeDomain, wish: Wish, indices: Sequence[int], sizes: Sequence[int], seed: int
-) -> Tensor | None:
-    """The values `[B, P]` that samples are told, NaN for what is not; None when nothing is."""
-    if not wish.properties and not wish.formula:
-        return draw_sketches(domain, wish, indices, sizes, seed)
-    told = torch.full((len(indices), len(domain.config.properties)), torch.nan)
-    for k, known in enumerate(domain.config.properties):
-        if known.name in wish.properties:
-            low, high = wish.properties[known.name]
-            draws = (torch.rand(1, generator=stream(seed, "property", known.name, i)).item() for i in indices)
-            told[:, k] = torch.tensor([known.draw(low, high, u) if high > low else low for u in draws])
-        elif wish.formula and known.name in ELEMENTS:
-            told[:, k] = wish.formula.get(ELEMENTS[known.name], 0)
-    return told
-
-
-def draw_sketches(
-    domain: MoleculeDomain, wish: Wish, indices: Sequence[int], sizes: Sequence[int], seed: int
-) -> Tensor | None:
-    """A sketch for each sample, as `draw_told`, of its size and the elements allowed; None beside given atoms."""
-    sketches = domain.config.sketches
-    if not sketches.names or wish.given is not None:
-        return None
-    symbols: set[str] | None = None
-    if wish.allowed is not None:
-        classes = [c for c, kept in zip(domain.vocabulary.classes, wish.allowed) if kept]
-        symbols = {c.symbol for c in classes} | {"H" for c in classes if c.hydrogens}
-    told = torch.full((len(indices), len(domain.config.properties)), torch.nan)
-    columns = [[p.name for p in domain.config.properties].index(name) for name in sketches.names]
-    for row, i, size in zip(told, indices, sizes):
-        values = sketches.draw(size, torch.rand(1, generator=stream(seed, "sketch", i)).item(), symbols)
-        if values is not None:
-            row[columns] = torch.from_numpy(values).to(row)
-    return told
-
-
-def told_elements(domain: MoleculeDomain, told: Tensor | None, node: Tensor) -> Tensor | None:
-    """The classes `[B, N, K]` that atoms may have when a sketch counts the elements' atoms; None when none does."""
-    column = {ELEMENTS.get(p.name): k for k, p in enumerate(domain.config.properties)}
-    symbols = [c.symbol for c in domain.vocabulary.classes]
-    if told is None or not domain.config.network.elements or not column.keys() >= set(symbols):
-        return None
-    allowed = torch.ones(*node.shape, len(symbols), dtype=torch.bool)
-    for k, row in enumerate(told):
-        counts = [(s, float(row[column[s]])) for s in domain.vocabulary.symbols]
-        if sum(count for _, count in counts) == node[k].sum():  # not where one is untold
-            line = [s for s, count in counts for _ in range(int(count))]
-            allowed[k, : len(line)] = torch.tensor([[s == own for s in symbols] for own in line])
-    return allowed
-
-
-def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) -> list[int]:
-    """Heavy-atom counts from the training histogram, one independent draw a sample."""
-    sizes = np.array(sorted(histogram))
-    cumulative = np.cumsum([histogram[int(n)] for n in sizes], dtype=np.float64)
-    draws = [torch.rand(1, generator=stream(seed, "size", i), dtype=torch.float64).item() for i in indices]
-    return [int(sizes[np.searchsorted(cumulative, u * cumulative[-1], side="right")]) for u in draws]
 
 
 def draw_noise(
@@ -283,28 +204,27 @@ def generate(
     *,
     seed: int = 0,
     first: int = 0,
-    sizes: Sequence[int] | None = None,
+    histogram: Mapping[int, int] | None = None,
     batch_size: int = 64,
     wish: Wish = NOTHING,
 ) -> Iterator[Sample]:
-    """Samples `first .. first + count` of a seed, in order. `sizes[i % len(sizes)]` heavy atoms where given."""
+    """Samples `first .. first + count` of a seed, in order; `histogram` of heavy atoms, the training data's unless given."""
     domain: MoleculeDomain = model.domain
     model.eval()
     for begin in range(first, first + count, batch_size):
         indices = list(range(begin, min(begin + batch_size, first + count)))
-        if sizes is None:
-            chosen = draw_sizes(domain.config.size_histogram, indices, seed)
-        else:
-            chosen = [sizes[i % len(sizes)] for i in indices]
-        yield from _batch(model, indices, chosen, plan, seed, wish)
+        told = draw_told(domain, wish, histogram or domain.config.size_histogram, indices, seed)
+        yield from _batch(model, indices, told, plan, seed, wish)
 
 
-def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, seed: int, wish: Wish) -> Iterator[Sample]:
+def _batch(
+    model: FlowMap, indices: list[int], told: list[Told], plan: Plan, seed: int, wish: Wish
+) -> Iterator[Sample]:  # fmt: skip
     domain: MoleculeDomain = model.domain
-    given, node = wish.given, torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-    mask, told = domain.masks(node), draw_told(domain, wish, indices, sizes, seed)
-    elements = told_elements(domain, told, node)
-    condition = domain.condition(node, told, elements)
+    given, sizes = wish.given, [one.size for one in told]
+    node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
+    values, elements = told_tensor(domain, told), told_elements(domain, told, node)
+    mask, condition = domain.masks(node), domain.condition(node, values, elements)
     noise = draw_noise(domain, sizes, indices, seed, "prior", given)
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
     state, raw = settle_graphs(model, noise, condition, mask, plan, fresh, wish.guidance, given)
@@ -324,15 +244,13 @@ def _batch(model: FlowMap, indices: list[int], sizes: list[int], plan: Plan, see
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n]))
     if plan.refine:
         again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
-        placed = place_atoms(model, heavy, again, plan.refine_times(), told, given)
+        placed = place_atoms(model, heavy, again, plan.refine_times(), values, given)
     else:
         placed = [g.positions for g in heavy if g.positions is not None]
     for k, graph in enumerate(decoded):
         mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
-        sample = Sample(indices[k], mol, graph, sizes[k])
-        if told is not None:
-            values = {p.name: float(told[k, j]) for j, p in enumerate(domain.config.properties)}
-            sample.told = {name: values[name] for name in wish.properties}
+        asked = {name: told[k].values[name] for name in wish.properties}
+        sample = Sample(indices[k], mol, graph, sizes[k], asked)
         if given is not None:
             sample.wrong = given.finish(mol) if given.kept(graph) and not mol.HasProp(FAILED) else "given atoms changed"
         yield sample

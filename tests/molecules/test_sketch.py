@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rdkit import Chem
-from rdkit.Chem import AllChem
+from rdkit.Chem import AllChem, Descriptors
+from scipy.stats import norm
 
-from sciconsist.domains.molecules.generate import Wish, draw_sketches, plan_steps
 from sciconsist.domains.molecules.generate import generate as draw
+from sciconsist.domains.molecules.generate import plan_steps
 from sciconsist.domains.molecules.graphs import heavy_graph, pad_graphs
 from sciconsist.domains.molecules.properties import measure
-from sciconsist.domains.molecules.sketch import Sketches, sketch
+from sciconsist.domains.molecules.sketch import Sketches, pick, sketch
+from sciconsist.domains.molecules.wishes import Wish, draw_told
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.generate import Molecules
@@ -41,32 +45,52 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> FlowMap:
     return load(folder / "run")
 
 
-def test_draws_are_as_often_as_in_the_data() -> None:
+def kept_sketches() -> Sketches:
     rows = np.array([measure(shaped(s), NAMES) for s in SMILES])
-    sizes = [Chem.MolFromSmiles(s).GetNumAtoms() for s in SMILES]
-    kept = sketch(sizes, rows, NAMES)
-    assert sum(kept.counts) == len(SMILES) and len(kept.counts) == len({(n, *r) for n, r in zip(sizes, rows.tolist())})
-    draws = Counter(tuple(kept.draw(3, u)) for u in (np.arange(8) + 0.5) / 8)  # type: ignore[arg-type]
-    real = Counter(tuple(row) for n, row in zip(sizes, rows.astype(int).tolist()) if n == 3)
+    weight = np.array([[Descriptors.MolWt(Chem.MolFromSmiles(s))] for s in SMILES])  # type: ignore[attr-defined]
+    return sketch([Chem.MolFromSmiles(s).GetNumAtoms() for s in SMILES], rows, NAMES, weight, ["mw"])
+
+
+def test_draws_are_as_often_as_in_the_data() -> None:
+    kept = kept_sketches()
+    weights = kept.weights(kept.table[:, 0] == 3)
+    draws = Counter(tuple(kept.values[pick(weights, u)].tolist()) for u in (np.arange(8) + 0.5) / 8)
+    real = Counter(tuple(measure(shaped(s), NAMES).astype(int).tolist()) for s in SMILES[:8])
     assert draws == real  # eight of three heavy atoms
     assert Sketches.model_validate_json(kept.model_dump_json()) == kept
 
 
-def test_draws_keep_to_size_and_elements() -> None:
-    rows = np.array([measure(shaped(s), NAMES) for s in SMILES])
-    kept = sketch([Chem.MolFromSmiles(s).GetNumAtoms() for s in SMILES], rows, NAMES)
-    for u in np.linspace(0, 0.999, 20):
-        assert kept.draw(3, u, {"C", "H"})[2] == 0  # type: ignore[index]
-    assert kept.draw(2, 0.3, {"O", "H"}) is None and kept.draw(7, 0.3) is None
+def test_draws_keep_to_elements_ranges_and_properties() -> None:
+    kept = kept_sketches()
+    assert (kept.values[kept.fitting({"C", "H"})][:, 2] == 0).all() and kept.fitting({"C", "H"}).sum() == 3
+    assert kept.fitting(None, {"rings": (1.0, 1.0)}).sum() == 2
+    heaviest = kept.weights(kept.fitting(), {"mw": 46.07})
+    assert kept.values[heaviest.argmax()].tolist() == [6, 2, 1, 0]  # ethanol or its ether
+    assert heaviest[kept.table[:, 0] == 2].max() < 0.3 * heaviest.max()
+    assert kept.weights(kept.fitting({"O", "H"})).sum() == 0
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2), st.floats(-5, 5)), min_size=2, max_size=30))
+@settings(max_examples=30, deadline=None)
+def test_weights_are_bayes_rule(molecules: list[tuple[int, int, float]]) -> None:
+    sizes, rings, logp = (np.array(column) for column in zip(*molecules))
+    kept = sketch(sizes.tolist(), rings[:, None], ["rings"], logp[:, None], ["logp"])
+    assert sum(kept.counts) == len(molecules) and (np.array(kept.stds) > 0).all()
+    every = kept.fitting()
+    assert kept.weights(every) == pytest.approx(np.array(kept.counts) / max(kept.counts))
+    mean, std = (np.array(m)[:, 0] for m in (kept.means, kept.stds))
+    posterior = np.array(kept.counts) * norm.pdf(0.5, mean, std)
+    found = kept.weights(every, {"logp": 0.5})
+    if posterior.max() > 1e-250:
+        assert found / found.sum() == pytest.approx(posterior / posterior.sum(), abs=1e-9)
 
 
 def test_a_sample_is_told_by_its_seed_and_index_alone(model: FlowMap) -> None:
-    domain, sizes = model.domain, [3, 2, 3, 3]
-    told = draw_sketches(domain, Wish(), range(4), sizes, seed=3)
-    again = draw_sketches(domain, Wish(), [2], [3], seed=3)
-    assert told is not None and again is not None
-    assert torch.equal(told[2], again[0]) and torch.isfinite(told).all()
-    assert torch.equal(told[:, 1] + told[:, 2], torch.tensor(sizes).float())  # C and O are its heavy atoms
+    domain, histogram = model.domain, model.domain.config.size_histogram
+    told = draw_told(domain, Wish(), histogram, range(40), seed=3)
+    assert draw_told(domain, Wish(), histogram, [17], seed=3) == [told[17]]
+    assert all(one.values["C_atoms"] + one.values["O_atoms"] == one.size for one in told)
+    assert {one.size for one in draw_told(domain, Wish(), {2: 1}, range(9), seed=3)} == {2}
     whole = [m.GetConformer().GetPositions() for m in Molecules(model, raw=True, seed=3).take(4)]
     alone = [m.GetConformer().GetPositions() for m in Molecules(model, raw=True, seed=3, batch_size=1).take(4)]
     for a, b in zip(whole, alone):
@@ -104,11 +128,10 @@ def test_sketches_are_whole_numbers(tmp_path: Path) -> None:
 
 def test_a_sketch_fixes_the_elements_of_every_raw_sample(model: FlowMap) -> None:
     samples = list(draw(model, 12, plan_steps(2), seed=5))
-    told = draw_sketches(model.domain, Wish(), range(12), [s.size for s in samples], seed=5)
-    assert told is not None
-    for sample, (_, carbons, oxygens, _) in zip(samples, told.tolist()):
+    told = draw_told(model.domain, Wish(), model.domain.config.size_histogram, range(12), seed=5)
+    for sample, one in zip(samples, told):
         found = Counter(a.GetSymbol() for a in sample.mol.GetAtoms())
-        assert (found["C"], found["O"]) == (carbons, oxygens)
+        assert (found["C"], found["O"]) == (one.values["C_atoms"], one.values["O_atoms"])
 
 
 def test_a_formula_is_kept(model: FlowMap) -> None:
