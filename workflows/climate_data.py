@@ -17,9 +17,9 @@ from sciconsist.domains.climate.conserve import block_mean
 from sciconsist.domains.climate.fields import NON_NEGATIVE, Fields, Statics
 from sciconsist.domains.climate.files import Source, open_source
 from sciconsist.domains.climate.grids import area_weights
-from sciconsist.domains.climate.means import SiteMean, folds
+from sciconsist.domains.climate.means import folds
 from sciconsist.domains.climate.orography import read_statics, shipped, statics_on
-from sciconsist.domains.climate.statics import Terrain, calendar, terrain
+from sciconsist.domains.climate.statics import Terrain, calendar, harmonics, terrain
 from sciconsist.errors import UserError
 
 # rows and columns that the measurements of a named region are made on, north first
@@ -158,25 +158,34 @@ def coarsened(region: Region, factor: int) -> tuple[Tensor, Tensor, Terrain]:
 
 
 def cross_fitted(
-    domain: ClimateDomain, net: ClimateNetwork, fine: Tensor, coarse: Tensor, ground: Terrain, number: int, ridge: float
-) -> Tensor:
+    domain: ClimateDomain, net: ClimateNetwork, fine: Tensor, coarse: Tensor, ground: Terrain, seasons: Tensor,
+    number: int, ridge: float,
+) -> Tensor:  # fmt: skip
     """Closed-form means of every time, each by a fit that has not seen the stretch of times it lies in.
 
     A ridge's residuals on its own training times are too small, and an ensemble trained on them too narrow. At the
     end `net.mean` is fitted to all times.
     """
-    assert net.mean is not None and domain.config.site is not None
     base = torch.empty_like(fine)
     for part in folds(len(fine), number):
         rest = np.setdiff1d(np.arange(len(fine)), part)
-        fit(net.mean, coarse[rest], fine[rest], ground, ridge)
-        base[part] = domain.base(net, coarse[part], ground)
-    fit(net.mean, coarse, fine, ground, ridge)
+        fit(domain, net, coarse[rest], fine[rest], ground, seasons[rest], ridge)
+        base[part] = domain.base(net, coarse[part], ground, seasons[part])
+    fit(domain, net, coarse, fine, ground, seasons, ridge)
     return base
 
 
-def fit(mean: SiteMean, coarse: Tensor, fine: Tensor, ground: Terrain, ridge: float) -> None:
-    mean.fit(coarse, fine, ground.valid, ridge)
+def fit(
+    domain: ClimateDomain, net: ClimateNetwork, coarse: Tensor, fine: Tensor, ground: Terrain, seasons: Tensor,
+    ridge: float,
+) -> None:  # fmt: skip
+    """The closed-form mean of a site model, by all these times."""
+    site = domain.config.site
+    assert net.mean is not None and site is not None
+    if site.transformed:
+        coarse, fine = domain.transform(coarse), domain.transform(fine)
+    waves = None if site.cycle is None else harmonics(seasons, site.cycle)
+    net.mean.fit(coarse, fine, ground.valid, ridge, waves)
 
 
 def held_out(count: int, share: float, stretches: int) -> tuple[np.ndarray, np.ndarray]:

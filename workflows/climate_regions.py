@@ -88,8 +88,8 @@ def lattice_batch(
     truth = fine[..., box[0], box[1]]
     coarse = block_mean(truth.double(), ground.area[None, None].double(), factor).float()
     known = present.expand(len(truth), -1)
-    base = domain.base(net, coarse, ground) * known[:, :, None, None]
     seasons = torch.zeros(len(truth), 4)
+    base = domain.base(net, coarse, ground, seasons) * known[:, :, None, None]
     return make_batch(domain, net, truth, coarse, base, ground, seasons, known, unit)
 
 
@@ -112,8 +112,9 @@ def whole_region(domain: ClimateDomain, net: ClimateNetwork, region: Region, fac
     h, w = ground.valid.shape
     values = values[..., : h * factor, : w * factor]
     coarse = block_mean(values.double(), ground.area[None, None].double(), factor).float()
-    base = domain.base(net, coarse, ground) * present[:, None, None]
-    return RegionData(domain, net, values, coarse, base, seasons_of(region.fields), ground, unit, 10**6, present)
+    seasons = seasons_of(region.fields)
+    base = domain.base(net, coarse, ground, seasons) * present[:, None, None]
+    return RegionData(domain, net, values, coarse, base, seasons, ground, unit, 10**6, present)
 
 
 def statistics(domain: ClimateDomain, net: ClimateNetwork, region: Region, factor: int = 4) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,6 +50,9 @@ class TrainConfig(RunConfig):
     factor: int = Field(default=4, ge=2, le=8)
     radius: int = Field(default=2, ge=0)
     cross: bool = True
+    cycle: Literal["year", "day"] | None = None  # of the closed-form mean, like the two below
+    rank: int | None = Field(default=None, gt=0)
+    transformed: bool = False
     ridge: float = Field(default=1.0, gt=0)
     folds: int = Field(default=6, ge=2)  # stretches of times for cross-fitted residuals
     hold: float = Field(
@@ -61,6 +64,7 @@ class TrainConfig(RunConfig):
     members: int = Field(default=2, ge=2)
     pooled: float = Field(default=0.5, ge=0)  # weights of the score of means and of differences
     sharp: float = Field(default=0.3, ge=0)
+    emphasis: dict[str, float] = Field(default_factory=dict)  # weights of variables in the score, 1 if not named
     choose: tuple[str, ...] = ()  # of several regions: those that are held out to choose and calibrate on
     crps_lr: float = Field(default=8e-4, gt=0)
     batch_size: int = 16
@@ -114,14 +118,18 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
             f"{region.name}: a {grid.kind} grid; a site model needs latitudes and longitudes of its own axes"
         )
     lat, lon = (np.asarray(a[: len(a) // k * k]).reshape(-1, k).mean(1) for a in (grid.lat, grid.lon))
-    site = Site(lat=lat.round(6).tolist(), lon=lon.round(6).tolist(), radius=config.radius, cross=config.cross)
+    site = Site(
+        lat=lat.round(6).tolist(), lon=lon.round(6).tolist(), radius=config.radius, cross=config.cross,
+        cycle=config.cycle, rank=config.rank, transformed=config.transformed,
+    )  # fmt: skip
     plain = {
         "variables": list(names), "factor": k, "network": config.network.model_dump(), "site": site.model_dump(),
     }  # fmt: skip
     unit_scales = {"centre": [0.0] * len(names), "scale": [1.0] * len(names), "spread": [1.0] * len(names)}
     first = build({"domain": "climate", **plain, **unit_scales})
     domain, net = first.domain, network_of(first)
-    base = cross_fitted(domain, net, fine, coarse, ground, config.folds, config.ridge)
+    seasons = seasons_of(region.fields)
+    base = cross_fitted(domain, net, fine, coarse, ground, seasons, config.folds, config.ridge)
     g = domain.transform(coarse)[..., ground.valid]
     error = domain.transform(fine) - domain.transform(base)
     inside = ground.area > 0
@@ -139,7 +147,8 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     own.spread.copy_(local.clamp_min(1e-6))
     own.ground.copy_(torch.stack([ground.height, ground.land, inside.float()]))
     unit = (fine - base).abs()[..., inside].mean((0, 2)).clamp_min(1e-9)
-    ready = RegionData(model.domain, own, fine, coarse, base, seasons_of(region.fields), ground, unit, config.crop)
+    unit = unit / torch.tensor([config.emphasis.get(n, 1.0) for n in names])
+    ready = RegionData(model.domain, own, fine, coarse, base, seasons, ground, unit, config.crop)
     return model, ready
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,15 +26,18 @@ from sciconsist.domains.climate.statics import (
     CALENDAR,
     COARSE_FEATURES,
     FINE_FEATURES,
+    WAVES,
     Terrain,
     coarse_features,
     fine_features,
+    harmonics,
 )
 from sciconsist.flowmap import FlowMap
 from sciconsist.geometry import Euclidean
 from sciconsist.paths import Linear
 
 Condition = dict[str, Any]
+LARGEST = 12.0  # of log(1 + mm/day): far above any rain
 
 
 class Site(BaseModel):
@@ -46,6 +49,9 @@ class Site(BaseModel):
     lon: list[float]
     radius: int = Field(default=2, ge=0)  # of the mean's neighbourhood, coarse cells
     cross: bool = True  # the mean looks at the other variables, too
+    cycle: Literal["year", "day"] | None = None  # and at the time of it
+    rank: int | None = Field(default=None, gt=0)  # patterns of detail a cell that the mean is made of; all if None
+    transformed: bool = False  # the mean is of g(y)
 
 
 class ClimateConfig(BaseModel):
@@ -121,10 +127,21 @@ class ClimateDomain:
         positive = self.positive.to(y.device).view(1, -1, *[1] * (y.dim() - 2))
         return torch.where(positive, torch.log1p(y.clamp_min(0)), y)
 
-    def base(self, net: ClimateNetwork, coarse: Tensor, ground: Terrain, origin: tuple[int, int] = (0, 0)) -> Tensor:
-        """The closed-form mean `[B, C, H, W]`, conserving."""
-        if net.mean is not None:
-            raw = net.mean(coarse, ground.valid, origin)
+    def back(self, g: Tensor) -> Tensor:
+        """Fields of their transform."""
+        positive = self.positive.to(g.device).view(1, -1, *[1] * (g.dim() - 2))
+        return torch.where(positive, torch.expm1(g.clamp(0, LARGEST)), g)
+
+    def base(
+        self, net: ClimateNetwork, coarse: Tensor, ground: Terrain, season: Tensor, origin: tuple[int, int] = (0, 0)
+    ) -> Tensor:
+        """The closed-form mean `[B, C, H, W]`, conserving. `season` `[B, 4]` is `statics.calendar`'s."""
+        site = self.config.site
+        if net.mean is not None and site is not None:
+            waves = None if site.cycle is None else harmonics(season, site.cycle)
+            seen = self.transform(coarse) if site.transformed else coarse
+            raw = net.mean(seen, ground.valid, origin, waves)
+            raw = self.back(raw) if site.transformed else raw
         else:
             raw = lapse_mean(
                 coarse, ground.valid, ground.coarse_height, ground.height, self.names, ground.factor, ground.periodic
@@ -190,7 +207,7 @@ class ClimateDomain:
         base, area, amount = condition["base"], condition["area"], condition["amount"]
         factor = x.shape[-1] // amount.shape[-1]
         step = condition["spread"] * x
-        rain = torch.expm1((torch.log1p(base.clamp_min(0)) + step).clamp(0, 12))
+        rain = torch.expm1((torch.log1p(base.clamp_min(0)) + step).clamp(0, LARGEST))
         if conserve:
             rain = shares(rain, base.clamp_min(0), amount, area, factor)
             step = zero_mean(step, area, factor)
@@ -215,7 +232,8 @@ class ClimateNetwork(FieldNetwork):
         )
         self.mean: SiteMean | None = None
         if lattice is not None and site is not None:
-            self.mean = SiteMean(C, config.factor, lattice, site.radius, site.cross)
+            waves = 0 if site.cycle is None else WAVES
+            self.mean = SiteMean(C, config.factor, lattice, site.radius, site.cross, waves, site.rank)
             self.halo += site.radius
             fine = (lattice[0] * config.factor, lattice[1] * config.factor)
             self.register_buffer("spread", torch.ones(C, *fine))

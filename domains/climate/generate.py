@@ -246,7 +246,7 @@ def _times(work: _Work, coarse: Fields) -> Iterator[tuple[int, tuple[Condition, 
     for t in range(len(coarse.times)):
         given = torch.zeros(1, C, *coarse.grid.shape, dtype=torch.float64)  # 280 K has few digits left in float32
         given[0, work.picked] = torch.as_tensor(np.nan_to_num(coarse.values[t]), dtype=torch.float64)
-        base = work.domain.base(work.net, given, work.ground, work.origin)
+        base = work.domain.base(work.net, given, work.ground, seasons[t : t + 1], work.origin)
         base = base * present[:, :, None, None]
         condition = work.domain.condition(given, base, work.ground, seasons[t : t + 1], present, work.net, work.origin)
         condition |= {name: condition[name].float() for name in ("coarse", "fine")}  # what the network sees

@@ -89,3 +89,12 @@ def calendar(times: tuple[str, ...] | list[str]) -> np.ndarray:
         turn = 2 * np.pi * hour / 24
         out[i] = np.sin(year), np.cos(year), np.sin(turn), np.cos(turn)
     return out
+
+
+WAVES = 4
+
+
+def harmonics(calendar: Tensor, cycle: str) -> Tensor:
+    """Sine and cosine of once and twice the `cycle`, "year" or "day", of a `calendar` `[B, 4]`: `[B, 4]`."""
+    sine, cosine = (calendar[:, :2] if cycle == "year" else calendar[:, 2:]).unbind(1)
+    return torch.stack([sine, cosine, 2 * sine * cosine, cosine.square() - sine.square()], 1)

@@ -40,7 +40,7 @@ def sample(domain: ClimateDomain, seed: int, periodic: bool = True) -> Batch:
     truth = torch.stack([280 + 3 * truth[:, 0], (4 * truth[:, 1]).clamp_min(0)], 1)
     coarse = block_mean(truth, land.area[None, None], K)
     net: Any = domain.network()
-    base = domain.base(net, coarse, land)
+    base = domain.base(net, coarse, land, torch.zeros(1, 4))
     return make_batch(domain, net, truth, coarse, base, land, torch.zeros(1, 4), torch.ones(1, 2), torch.ones(2))
 
 
@@ -103,7 +103,7 @@ def test_a_variable_that_is_not_known_changes_nothing() -> None:
         coarse = block_mean(fields, land.area[None, None], K)
         net: Any = model.net
         known = torch.tensor([[1.0, 0.0]])
-        base = domain.base(net, coarse, land) * known[:, :, None, None]
+        base = domain.base(net, coarse, land, torch.zeros(1, 4)) * known[:, :, None, None]
         batch = make_batch(domain, net, fields, coarse, base, land, torch.zeros(1, 4), known, torch.ones(2))
         x = torch.randn(fields.shape, generator=stream(0, "x")) * batch.mask  # type: ignore[operator]
         out.append(model(x, 1.0, 0.0, batch.condition)[:, 0])

@@ -7,6 +7,7 @@ import torch
 
 from sciconsist.domains.climate.fields import LAPSE_RATE
 from sciconsist.domains.climate.means import CROSS, SiteMean, filled, folds, lapse_mean, shifted, stencil
+from sciconsist.domains.climate.statics import harmonics
 
 ALL = torch.ones(5, 6, dtype=torch.bool)
 
@@ -38,6 +39,32 @@ def test_the_site_mean_finds_a_linear_law() -> None:
     assert torch.allclose(found(new, ALL), truth(new, ALL), atol=1e-5)
 
 
+def test_the_site_mean_finds_a_cycle_of_the_year() -> None:
+    data = coarse()
+    day = torch.linspace(0, 12.5, 60, dtype=torch.float64)
+    season = torch.stack([day.sin(), day.cos(), day, day], 1)
+    swing = 3 * torch.sin(2 * day + 1)[:, None, None, None]
+    fine = torch.nn.functional.interpolate(data, scale_factor=3) + swing
+    waves = harmonics(season, "year")
+    found = SiteMean(2, 3, (5, 6), radius=0, waves=4).double().fit(data, fine, ALL, ridge=1e-9, waves=waves)
+    assert torch.allclose(found(data, ALL, waves=waves), fine, atol=1e-6)
+
+
+def test_a_rank_is_enough_for_detail_of_that_rank() -> None:
+    """Detail that is two patterns in every cell needs rank 2; rank 1 keeps the larger of them."""
+    g = torch.Generator().manual_seed(1)
+    patterns = torch.linalg.qr(torch.randn(9, 2, generator=g, dtype=torch.float64)).Q
+    data = coarse()
+    size = torch.stack([3 * data[:, 0], data[:, 1]], 1)  # [T, 2, h, w]
+    detail = torch.nn.functional.pixel_shuffle(torch.einsum("sp,tphw->tshw", patterns, size), 3)
+    fine = torch.nn.functional.interpolate(data, scale_factor=3) + detail
+    error = []
+    for rank in (1, 2, 9):
+        mean = SiteMean(2, 3, (5, 6), radius=1, rank=rank).double().fit(data, fine, ALL, ridge=1e-9)
+        error.append(float((mean(data, ALL) - fine).square().mean()))
+    assert error[1] < 1e-9 and error[2] < 1e-9 and 0.05 < error[0] < 0.2
+
+
 def test_the_ridge_shrinks_to_the_coarse_value() -> None:
     data = coarse()
     fine = torch.nn.functional.interpolate(data, scale_factor=3) + 0.1 * torch.randn(60, 2, 15, 18).double()
@@ -62,7 +89,7 @@ def test_a_missing_neighbour_counts_as_the_cell_itself() -> None:
     x = coarse(1)[:, :1]
     for value in (0.0, 99.0):
         x[..., 2, 3] = value
-        terms = mean.predictors(x, valid, 0, (slice(None), slice(None)))
+        terms = mean.predictors(x, valid, 0, (slice(None), slice(None)), None)
         near = terms[0, :, 2, 2]
         assert near[stencil(1).index((0, 1))] == near[0]
 

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from sciconsist.cli import main
+from sciconsist.domains.climate.conserve import block_mean
 from sciconsist.domains.climate.scores import fair_crps, field_score
 from sciconsist.workflows.climate_data import coarsened, held_out, read_region
 from sciconsist.workflows.models import load
@@ -114,9 +115,18 @@ def test_the_closed_form_mean_is_cross_fitted(tmp_path: Path) -> None:
     region = read_region(own_file(tmp_path))
     _, data = site_model(region, TrainConfig(folds=2, radius=1))
     fine, coarse, ground = coarsened(region, 4)
-    seen = data.domain.base(data.net, coarse, ground)
+    seen = data.domain.base(data.net, coarse, ground, data.seasons)
     new, old = ((fine - mean).square().mean() for mean in (data.base, seen))
     assert new > 1.1 * old
+
+
+def test_a_mean_of_the_transform_is_positive_and_conserves(tmp_path: Path) -> None:
+    region = read_region(own_file(tmp_path))
+    _, data = site_model(region, TrainConfig(folds=2, radius=1, transformed=True, cycle="year", rank=6))
+    rain = data.base[:, data.domain.names.index("tp")]
+    assert rain.min() >= 0
+    area = data.ground.area[None, None]
+    assert torch.allclose(block_mean(data.base, area, 4), data.coarse, atol=1e-4, rtol=1e-5)
 
 
 def test_held_out_times_are_the_ends_of_stretches() -> None:
