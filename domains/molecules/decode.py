@@ -1,8 +1,8 @@
 """Maximum-likelihood decoding of class and bond probabilities into a valence-consistent graph.
 
 A graph is consistent when every atom spends exactly its class's `order_sum` on heavy neighbours, the
-graph is connected, and the net charge is the one asked for. Of all consistent graphs the decoder
-returns the one with the largest sum of independent log-probabilities
+graph is connected, and the totals are those asked for (net charge; hydrogens and rings where told).
+Of all consistent graphs the decoder returns the one with the largest sum of independent log-probabilities
 
     sum_i log p(class_i) + sum_{i<j} log p(order_ij)
 
@@ -18,12 +18,12 @@ from heapq import heappop, heappush
 import numpy as np
 
 from .integer_programme import integer_programme
-from .repairs import Alternatives, Problem, component, neighbour_masks
+from .repairs import Alternatives, Problem, Totals, component, neighbour_masks
 from .vocabulary import BOND_ORDERS, Vocabulary
 
 FLOOR = 60.0  # a log-probability this far below the best alternative counts as this far, never as impossible
-WINDOW = 12.0  # dearer alternatives are left out at first, and let in when the answer is not cheaper
-MAX_POPS = 400  # search nodes before the integer programme takes over (where the two take equally long)
+WINDOW = 16.0  # dearer alternatives are left out at first, and let in when the answer is not cheaper
+MAX_POPS = 3000  # search nodes before the integer programme takes over (where the two take about equally long)
 SPAN = 12  # imbalances that the bound tells apart, in bond orders
 CHARGE = 0  # net charge of a molecule unless told otherwise
 
@@ -34,15 +34,18 @@ def decode_graph(
     vocabulary: Vocabulary,
     allowed: np.ndarray | None = None,
     charge: int | None = CHARGE,
+    hydrogens: int | None = None,
+    bonds: int | None = None,
 ) -> DecodedGraph:
     """The likeliest consistent graph of N heavy atoms.
 
     `atom_logp` `[N, K]` over the vocabulary, `bond_logp` `[N, N, 4]` over orders 0..3 (symmetrised here),
-    `allowed` `[N, K]` bool: classes an atom may take, `charge`: net formal charge, None for any.
+    `allowed` `[N, K]` bool: classes an atom may take, `charge`: net formal charge, `hydrogens` in all, `bonds`: bonded
+    pairs of heavy atoms (N - 1 + rings); None for any.
     Where no consistent graph exists the result is the argmax (of allowed classes) with `consistent=False`.
     Raises ValueError on wrong shapes or NaN.
     """
-    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, charge)
+    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge, hydrogens, bonds))
     if problem is None:
         return _infeasible(atom_logp, bond_logp, allowed)
     chosen: list[int] = []
@@ -74,7 +77,7 @@ def _problem(
     bond_logp: np.ndarray,
     vocabulary: Vocabulary,
     allowed: np.ndarray | None,
-    charge: int | None,
+    totals: Totals,
 ) -> Problem | None:
     """Checked input as costs relative to the argmax; None when an atom has no class left."""
     atom = np.asarray(atom_logp, dtype=np.float64)
@@ -101,7 +104,7 @@ def _problem(
         class_gap[~allowed] = np.inf
     bond = bond[left, right]
     bond_gap = np.minimum(bond.max(1, keepdims=True) - bond, FLOOR)
-    return Problem(class_gap, bond_gap, left, right, vocabulary, charge)
+    return Problem(class_gap, bond_gap, left, right, vocabulary, totals)
 
 
 def _infeasible(atom_logp: np.ndarray, bond_logp: np.ndarray, allowed: np.ndarray | None) -> DecodedGraph:
@@ -155,7 +158,7 @@ def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
     """Best-first search over sets of changes to the argmax; the chosen alternatives, or None.
 
     A node is a set of changes and a set of banned ones. An unbalanced atom (or a piece that must be
-    linked, or a wrong charge) needs one of a known list of changes: child m takes the m-th and bans the
+    linked, or a wrong total) needs one of a known list of changes: child m takes the m-th and bans the
     earlier ones, so children are disjoint and miss nothing. None when the cheapest answer costs more
     than `window` or takes more than `max_pops` nodes.
     """
@@ -196,7 +199,7 @@ def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
                 if j >= 0:
                     new[j] = rj
                 count += 1
-                new_excess = excess + problem.charge_shift[a]
+                new_excess = problem.excess_after(excess, a)
                 taken = (*chosen, a)
                 if not any(new) and problem.is_solution(taken, new_excess):
                     best = min(best, new_cost)
@@ -214,7 +217,7 @@ def _must_change(
     table: Alternatives,
     bound: list[list[float]],
     imbalance: tuple[int, ...],
-    excess: int,
+    excess: tuple[int, ...],
     chosen: tuple[int, ...],
 ) -> list[int] | None:
     """Alternatives of which at least one is needed; None when the node is a solution."""
@@ -224,8 +227,9 @@ def _must_change(
             worst, atom = bound[i][r + SPAN], i
     if atom >= 0:
         return table.of_atom[atom]
-    if excess:
-        return table.charged
+    for members, too_many in zip(table.of_total, excess):
+        if too_many:
+            return members
     neighbours = problem.neighbours_after(chosen)
     piece = set(component(neighbours, 0))
     if len(piece) == problem.n:

@@ -197,6 +197,17 @@ def place_atoms(
     return [positions[k, : len(g)] for k, g in enumerate(graphs)]
 
 
+def decode_told(told: Told, atoms: np.ndarray, bonds: np.ndarray, *rest: Any) -> DecodedGraph:
+    """The likeliest graph with the hydrogens and rings that the network was told; without them where there is none."""
+    totals: dict[str, int] = {}
+    if "H_atoms" in told.values:
+        totals["hydrogens"] = round(told.values["H_atoms"])
+    if "rings" in told.values:
+        totals["bonds"] = told.size - 1 + round(told.values["rings"])
+    graph = decode_graph(atoms, bonds, *rest, **totals)
+    return graph if graph.consistent or not totals else decode_graph(atoms, bonds, *rest)
+
+
 def generate(
     model: FlowMap,
     count: int,
@@ -239,7 +250,8 @@ def _batch(
             permitted = elements[k, :n].numpy() & (True if permitted is None else permitted)
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
-        graph = decode_graph(own, pairs, domain.vocabulary, permitted, CHARGE if given is None else given.charge)
+        charge = CHARGE if given is None else given.charge
+        graph = decode_told(told[k], own, pairs, domain.vocabulary, permitted, charge)
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n]))
     if plan.refine:

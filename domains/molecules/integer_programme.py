@@ -53,8 +53,8 @@ def _solve(problem: Problem, table: Alternatives) -> list[int] | None:
     for members in of_variable.values():
         if len(members) > 1:
             add([(c, 1) for c in members], 0, 1)
-    if problem.charge is not None:
-        add([(column[a], problem.charge_shift[a]) for a in table.charged], -problem.excess, -problem.excess)
+    for shift, excess, members in zip(problem.total_shifts, problem.excess, table.of_total):
+        add([(column[a], shift[a]) for a in members], -excess, -excess)
 
     def cut(piece: Collection[int]) -> None:
         """At least one pair across the gap is bonded: bonds of the argmax across it that stay, plus those made."""

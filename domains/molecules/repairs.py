@@ -30,12 +30,21 @@ def component(neighbours: list[int], start: int) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Totals:
+    """What a graph must add up to, None for any: net charge, hydrogens, bonded pairs (heavy atoms - 1 + rings)."""
+
+    charge: int | None = 0
+    hydrogens: int | None = None
+    bonds: int | None = None
+
+
+@dataclass(frozen=True)
 class Alternatives:
-    """Changes within a window, cheapest first: all, by atom, that change the charge, that make a bond."""
+    """Changes within a window, cheapest first: all, by atom, by the total they change, that make a bond."""
 
     ids: list[int]
     of_atom: list[list[int]]
-    charged: list[int]
+    of_total: list[list[int]]
     joining: list[int]
 
 
@@ -43,7 +52,8 @@ class Problem:
     """Costs relative to the argmax, and every way to leave it as a numbered alternative.
 
     Alternative `i K + k` puts atom i in class k, `N K + 4 p + o` gives pair p the order o. Its `shift` is
-    what it adds to the imbalance (order sum minus bond orders) of its atoms `first` and `second` (-1: none).
+    what it adds to the imbalance (order sum minus bond orders) of its atoms `first` and `second` (-1: none),
+    `total_shifts[q]` what it adds to total q of those asked for, of which the argmax has `excess[q]` too many.
     """
 
     def __init__(
@@ -53,38 +63,40 @@ class Problem:
         left: np.ndarray,
         right: np.ndarray,
         vocabulary: Vocabulary,
-        charge: int | None,
+        totals: Totals,
     ) -> None:
         self.n, self.k = class_gap.shape
-        n, k, pairs = self.n, self.k, len(left)
-        self.class_gap, self.bond_gap, self.left, self.right, self.charge = (
-            class_gap,
-            bond_gap,
-            left,
-            right,
-            charge,
-        )
+        n, k = self.n, self.k
+        self.class_gap, self.bond_gap, self.left, self.right = class_gap, bond_gap, left, right
         self.order_sums = vocabulary.order_sums()
         self.classes, self.bonds = class_gap.argmin(1), bond_gap.argmin(1)
-        charges = np.array([c.charge for c in vocabulary.classes])
         ends = np.concatenate([left, right])
         spent = np.bincount(ends, np.concatenate([self.bonds, self.bonds]), minlength=n).astype(int)
         self.imbalance = self.order_sums[self.classes] - spent
-        self.excess = 0 if charge is None else int(charges[self.classes].sum()) - charge
         class_shift = self.order_sums[None] - self.order_sums[self.classes][:, None]
-        class_charge = charges[None] - charges[self.classes][:, None]
-        if charge is None:
-            class_charge = np.zeros_like(class_charge)
+        per_class = {
+            "charge": np.array([c.charge for c in vocabulary.classes]),
+            "hydrogens": np.array([c.hydrogens for c in vocabulary.classes]),
+            "bonds": np.zeros(k, int),
+        }
+        bonded = (np.arange(4) > 0).astype(int)
+        excess, shifts = [], []
+        for name, each in per_class.items():
+            if (wanted := getattr(totals, name)) is None:
+                continue
+            per_pair = bonded if name == "bonds" else np.zeros(4, int)
+            excess.append(int(each[self.classes].sum() + per_pair[self.bonds].sum()) - wanted)
+            of_class, of_pair = each - each[self.classes][:, None], per_pair - per_pair[self.bonds][:, None]
+            shifts.append(np.concatenate([of_class.ravel(), of_pair.ravel()]).tolist())
+        self.excess, self.total_shifts = tuple(excess), shifts
         self._gaps = np.concatenate([class_gap.ravel(), bond_gap.ravel()])
         self._first = np.concatenate([np.repeat(np.arange(n), k), np.repeat(left, 4)])
         self._second = np.concatenate([np.full(n * k, -1), np.repeat(right, 4)])
-        self._charge_shift = np.concatenate([class_charge.ravel(), np.zeros(4 * pairs, int)])
         bond_shift = self.bonds[:, None] - np.arange(4)[None]
         self.gaps: list[float] = self._gaps.tolist()
         self.first: list[int] = self._first.tolist()
         self.second: list[int] = self._second.tolist()
         self.shift: list[int] = np.concatenate([class_shift.ravel(), bond_shift.ravel()]).tolist()
-        self.charge_shift: list[int] = self._charge_shift.tolist()
         neighbours = np.zeros((n, n), int)
         neighbours[left, right] = neighbours[right, left] = self.bonds
         self.neighbours = neighbour_masks(neighbours)
@@ -100,8 +112,11 @@ class Problem:
             of_atom[self.first[a]].append(a)
             if self.second[a] >= 0:
                 of_atom[self.second[a]].append(a)
-        charged = [a for a in ids if self.charge_shift[a]]
-        return Alternatives(ids, of_atom, charged, [a for a in ids if self.bonding(a) > 0])
+        of_total = [[a for a in ids if shift[a]] for shift in self.total_shifts]
+        return Alternatives(ids, of_atom, of_total, [a for a in ids if self.bonding(a) > 0])
+
+    def excess_after(self, excess: tuple[int, ...], a: int) -> tuple[int, ...]:
+        return tuple([e + shift[a] for e, shift in zip(excess, self.total_shifts)])
 
     def variable(self, a: int) -> int:
         """Bit mask of all alternatives of the variable that `a` changes."""
@@ -131,10 +146,10 @@ class Problem:
                 neighbours[j] = neighbours[j] | 1 << i if change > 0 else neighbours[j] & ~(1 << i)
         return neighbours
 
-    def is_solution(self, chosen: Sequence[int], excess: int | None = None) -> bool:
-        """Whether balanced changes also leave one piece of the right charge."""
+    def is_solution(self, chosen: Sequence[int], excess: tuple[int, ...] | None = None) -> bool:
+        """Whether balanced changes also leave one piece with the right totals."""
         excess = self.excess if excess is None else excess
-        return excess == 0 and len(component(self.neighbours_after(chosen), 0)) == self.n
+        return not any(excess) and len(component(self.neighbours_after(chosen), 0)) == self.n
 
     def apply(self, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Classes `[N]` and orders `[N, N]` of the argmax after the chosen changes."""

@@ -6,13 +6,14 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rdkit import Chem
 
 from sciconsist.domains.molecules import decode
 from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, is_connected
 from sciconsist.domains.molecules.integer_programme import integer_programme
+from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.vocabulary import AtomClass, Vocabulary, atom_classes
 
 SMALL = Vocabulary(
@@ -50,16 +51,19 @@ def is_consistent(graph: DecodedGraph, vocabulary: Vocabulary, charge: int | Non
     return bool(balanced and symmetric and is_connected(graph.orders) and (charge is None or total == charge))
 
 
-def brute_force(atom, bond, vocabulary, allowed=None, charge: int | None = 0) -> float:
+def brute_force(
+    atom, bond, vocabulary, allowed=None, charge: int | None = 0, hydrogens: int | None = None, edges: int | None = None
+) -> float:
     """The largest log-likelihood of a consistent graph; -inf where there is none."""
     n, pairs = len(atom), list(combinations(range(len(atom)), 2))
     charges = np.array([c.charge for c in vocabulary.classes])
+    own_hydrogens = np.array([c.hydrogens for c in vocabulary.classes])
     order_sums, best = vocabulary.order_sums(), -np.inf
     for orders in product(range(4), repeat=len(pairs)):
         matrix = np.zeros((n, n), int)
         for (i, j), o in zip(pairs, orders, strict=True):
             matrix[i, j] = matrix[j, i] = o
-        if not is_connected(matrix):
+        if not is_connected(matrix) or edges not in (None, np.count_nonzero(orders)):
             continue
         bonds = sum(bond[i, j, o] for (i, j), o in zip(pairs, orders, strict=True))
         choices = [
@@ -67,9 +71,28 @@ def brute_force(atom, bond, vocabulary, allowed=None, charge: int | None = 0) ->
             for i in range(n)
         ]
         for classes in product(*choices):
+            if hydrogens not in (None, own_hydrogens[list(classes)].sum()):
+                continue
             if charge is None or charges[list(classes)].sum() == charge:
                 best = max(best, bonds + sum(atom[i, k] for i, k in enumerate(classes)))
     return best
+
+
+@pytest.mark.parametrize("pops", [decode.MAX_POPS, 0])
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 3), hydrogens=st.integers(0, 8), edges=st.integers(1, 3))
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hydrogens_and_rings_that_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, pops: int, seed: int, n: int, hydrogens: int, edges: int
+) -> None:
+    monkeypatch.setattr(decode, "MAX_POPS", pops)  # by the search, and by the integer programme alone
+    atom, bond = random_input(np.random.default_rng(seed), n, len(SMALL))
+    graph = decode_graph(atom, bond, SMALL, hydrogens=hydrogens, bonds=edges)
+    best = brute_force(atom, bond, SMALL, None, 0, hydrogens, edges)
+    assert graph.consistent == np.isfinite(best)
+    if graph.consistent:
+        assert is_consistent(graph, SMALL) and graph.log_likelihood == pytest.approx(best)
+        assert sum(SMALL.classes[k].hydrogens for k in graph.classes) == hydrogens
+        assert np.count_nonzero(np.triu(graph.orders)) == edges
 
 
 @pytest.mark.parametrize("charge", [0, 1, None])
@@ -188,7 +211,7 @@ def test_wrong_input_is_an_error(atom: np.ndarray, bond: np.ndarray, words: str)
 
 def test_the_integer_programme_alone_needs_no_window() -> None:
     atom, bond = random_input(np.random.default_rng(5), 5, len(SMALL), scale=12.0)
-    problem = decode._problem(atom, bond, SMALL, None, 0)
+    problem = decode._problem(atom, bond, SMALL, None, Totals())
     chosen = integer_programme(problem, 0.0)
     cost = sum(problem.gaps[a] for a in chosen)
     assert cost == pytest.approx(decode_graph(atom, bond, SMALL).gap, abs=1e-6) and cost > 0
