@@ -45,7 +45,7 @@ class CrystalData:
     ) -> None:  # fmt: skip
         order = np.argsort([len(c) for c in crystals], kind="stable")
         self.domain, self.tasks, self.anchor, self.kind = domain, tasks or Tasks(), anchor, kind
-        crystals = [crystals[i] for i in order]
+        self.crystals = crystals = [crystals[i] for i in order]
         self.classes = [domain.classes(c.numbers) for c in crystals]
         self.frac = [c.frac for c in crystals]
         self.vector = np.stack([c.vector for c in crystals])

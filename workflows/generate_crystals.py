@@ -169,7 +169,8 @@ class Crystals:
         made: dict[int, Request] = {}
         failed: dict[tuple[int, int, str], UserError] = {}
         for attempt in range(1 if self.wish.space_group is None else ATTEMPTS):
-            left = [k for k in range(len(indices)) if k not in made]
+            if not (left := [k for k in range(len(indices)) if k not in made]):
+                break
             if attempt:  # a size or composition that the space group cannot hold gives way to another
                 for k in left:
                     (sizes[k],) = draw_sizes(self.sizes, [indices[k]], self.seed, attempt)

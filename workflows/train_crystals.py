@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,14 @@ from sciconsist.domains.crystals.adapter import CrystalConfig, cell_statistics
 from sciconsist.domains.crystals.crystals import Crystal
 from sciconsist.domains.crystals.elements import descriptors
 from sciconsist.domains.crystals.files import CrystalRecord
+from sciconsist.domains.crystals.generate import Plan
 from sciconsist.domains.crystals.network import NetworkConfig
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.recipes import RECIPES
 from sciconsist.training import FitResult
 from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, read_data
+from sciconsist.workflows.crystal_pairs import PairedCrystals, make_pairs
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.runs import RunConfig, Until, run
 from sciconsist.workflows.train_compositions import held_out, train_composition
@@ -42,6 +45,9 @@ class TrainConfig(RunConfig):
     space_group: float = Tasks.space_group
     values: float = Tasks.values
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
+    teacher_steps: int = Field(16, gt=0)  # recipe reflow: evaluations and boost of the teacher's sampler,
+    teacher_boost: float = Field(5.0, ge=0)
+    passes: int = Field(1, gt=0)  # and how often it draws noise for every crystal
     part: Literal["structure", "composition"] = "structure"  # of the model, what is trained
     validation: str = ""  # part=composition: data that choose the best step; else some formulas are held out
 
@@ -50,6 +56,12 @@ class TrainConfig(RunConfig):
 
 
 DISTILL_DEFAULTS = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
+DISTILL_RECIPE = "reflow"  # when none is named
+REFLOW = replace(
+    RECIPES["fm"],
+    name="reflow",
+    paper="Liu et al. 2023, on the annealed sampler's pairs, the true crystal at their end",
+)
 
 
 def train(
@@ -100,17 +112,20 @@ def distill(
     teacher: str | Path,
     data: str | Sequence[CrystalRecord],
     out: str | Path,
-    recipe: str = "lmd_fd",
+    recipe: str = DISTILL_RECIPE,
     config: TrainConfig | None = None,
     *,
     until: Until,
     init: str | Path | None = None,
 ) -> FitResult:
-    """A student that jumps as far as `teacher` walks, starting from the teacher's weights (or `init`)."""
-    if recipe not in DISTILL:
-        raise UserError(f"recipe {recipe!r}: expected one of {', '.join(DISTILL)}")
+    """A student of few steps, starting from the teacher's weights (or `init`).
+
+    `reflow` keeps its pairs in `out`/pairs, made before training (not counted in `until`) and not again on a resume.
+    """
+    if recipe not in (names := (REFLOW.name, *DISTILL)):
+        raise UserError(f"recipe {recipe!r}: expected one of {', '.join(names)}")
     config = config or TrainConfig(**DISTILL_DEFAULTS)
-    row, old = DISTILL[recipe], load(teacher)
+    row, old = DISTILL.get(recipe, REFLOW), load(teacher)
     model = load(init if init is not None else teacher)
     records, source = read_data(data)
     crystals, skipped = crystals_of(records, config.max_atoms)
@@ -119,9 +134,32 @@ def distill(
         **card_of(source, len(known), skipped + unknown), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
+    if recipe == REFLOW.name:
+        plan = Plan(config.teacher_steps, boost=config.teacher_boost, jumps=False)
+        model.card |= {"teacher_steps": plan.steps, "teacher_boost": plan.boost, "passes": config.passes}
+        paired = PairedCrystals(known, model.domain, config.tasks(), config.anchor)
+        Path(out).mkdir(exist_ok=True)
+        advance = _counter(len(known) * config.passes, until.quiet)
+        paired.pairs = make_pairs(old, paired, Path(out) / "pairs", plan, config.passes, until.seed, advance)
+        if not paired.pairs:
+            raise UserError(f"{teacher}: none of its samples is the true crystal: train it for longer first")
+        return run(model, row, paired, out, config, until, metric=model.domain.metric)
     ready = CrystalData(known, model.domain, config.tasks(), config.anchor, row.kind)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=model.domain.metric)
+
+
+def _counter(total: int, quiet: bool) -> Callable[[int], None]:
+    """Tells someone who watches how many pairs have been drawn."""
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if not quiet and sys.stderr.isatty():
+            print(f"\rpairs {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return advance
 
 
 def new_model(crystals: Sequence[Crystal], config: TrainConfig) -> FlowMap:

@@ -115,8 +115,11 @@ def distill(
     data: Data,
     output: Output,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="lmd_fd, emd_fd, psd, lsd, lsd_fd, lmd, cd or ctm.")
-    ] = "lmd_fd",
+        str | None,
+        typer.Option(
+            "--recipe", help="lmd_fd (molecules), reflow (crystals), emd_fd, psd, lsd, lsd_fd, lmd, cd or ctm."
+        ),
+    ] = None,
     config: Config = None,
     settings: Settings = None,
     init: Init = None,
@@ -134,6 +137,7 @@ def distill(
     \b
     Example:
       sciconsist distill run/model.safetensors --recipe lmd_fd --data qm9-gfn2 --minutes 60 -o student
+      sciconsist distill run --data mp-20-bt --minutes 20 --set teacher_steps=16 --set passes=2 -o student
     """
     _check_end(minutes, steps)
     with output_folder(output) as folder:
@@ -144,7 +148,8 @@ def distill(
         domain = trainer(str(describe(model)["config"].get("domain")))
         chosen = read_config(domain.TrainConfig, config, _with_batch(settings, batch_size), **domain.DISTILL_DEFAULTS)
         until = Until(steps, minutes, seed, resume, pick_device(device), quiet)
-        _report(domain.distill(model, data, folder, recipe, chosen, until=until, init=init), folder, as_json)
+        row = recipe or getattr(domain, "DISTILL_RECIPE", "lmd_fd")
+        _report(domain.distill(model, data, folder, row, chosen, until=until, init=init), folder, as_json)
 
 
 def _train(
@@ -176,6 +181,10 @@ def _with_batch(settings: list[str] | None, batch_size: int | None) -> list[str]
 
 
 def _report(result: Any, folder: Path, as_json: bool) -> None:
+    from sciconsist.parallel import join
+
+    if join()[0] > 0:  # under torchrun the first process speaks
+        return
     figures = {
         "steps": result.steps,
         "seconds": round(result.seconds, 1),

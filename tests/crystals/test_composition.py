@@ -116,8 +116,8 @@ def test_electropositive_elements_come_first() -> None:
 
 def test_a_model_without_compositions_keeps_its_weights() -> None:
     """The part is optional: weights of a model trained without it still fit."""
-    base = {"elements": [3, 8, 11, 17], "table": [[0.1], [0.2], [0.3], [0.4]], "cell_mean": [[0.0] * 6], "cell_std": [[1.0] * 6],
-            "size_histogram": {2: 1}}  # fmt: skip
+    base = {"elements": [3, 8, 11, 17], "table": [[0.1], [0.2], [0.3], [0.4]],
+            "cell_mean": [[0.0] * 6], "cell_std": [[1.0] * 6], "size_histogram": {2: 1}}  # fmt: skip
     without = CrystalDomain(CrystalConfig(**base)).model()
     within = CrystalDomain(CrystalConfig(**base, composition=CompositionConfig(order=[2, 0, 3, 1]))).model()
     ours = {k for k in within.state_dict() if k.startswith("composition.")}
