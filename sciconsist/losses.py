@@ -7,19 +7,20 @@ times only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciconsist.flowmap import FlowMap
-from sciconsist.geometry import Simplex
+from sciconsist.geometry import Simplex, Torus
 from sciconsist.parametrisations import Parametrisation
 from sciconsist.recipes import Recipe
 from sciconsist.state import Mask, State, batch_size, expand, field_of, leaves, map_fields, masked_mean
 from sciconsist.targets import Pairs, diagonal_target, integrate, on_path, split_target, take
 from sciconsist.times import Split
+from sciconsist.weighting import LearnedWeight
 
 Metric = Callable[[State, State, Split, Mask], Tensor]
 
@@ -48,15 +49,17 @@ def flow_map_loss(
     times: Split | None = None,
     metric: Metric | None = None,
     field_weights: Mapping[str, float] | None = None,
+    weighting: LearnedWeight | None = None,
 ) -> LossParts:
     """The loss of one batch of pairs (x0, noise).
 
     `times` replaces the recipe's draw, one value or one per field (a field with s = 0 is given, not trained).
     `metric(output, target, times, mask) -> [B]` replaces the discrepancy and its weight; it sees raw logits
     for a Simplex and F elsewhere, and the target of F (for a Simplex in the form of x0: probabilities times
-    scale).
+    scale). `weighting` is the learned weight of a recipe that has one; it weighs whole samples, and `parts`
+    are without it.
     """
-    check(recipe, model, teacher, target_model, generator, times)
+    check(recipe, model, teacher, target_model, generator, times, weighting)
     if recipe.pairs == "teacher" and teacher is not None:
         x0 = integrate(teacher, noise, condition, mask, recipe.solver_steps)
     if times is None:
@@ -73,7 +76,11 @@ def flow_map_loss(
         with torch.set_grad_enabled(recipe.through and torch.is_grad_enabled()):
             split = split_target(recipe, source or model, teacher, model, part, progress)
         target = map_fields(lambda *a: merge(index, *a), target, split, times.s, times.t)
-    return compare(model, recipe, x, target, times, off, condition, mask, metric, field_weights)
+    found = compare(model, recipe, x, target, times, off, condition, mask, metric, field_weights)
+    if weighting is not None:
+        found.per_sample = weighting.weigh(found.per_sample, times.s, times.t)
+        found.total = found.per_sample.mean()
+    return found
 
 
 def check(
@@ -83,6 +90,7 @@ def check(
     target_model: FlowMap | None,
     generator: torch.Generator | None,
     times: Split | None,
+    weighting: LearnedWeight | None,
 ) -> None:
     if recipe.needs_teacher and teacher is None:
         raise ValueError(f"recipe {recipe.name!r} distils a teacher: pass teacher=")
@@ -90,6 +98,8 @@ def check(
         raise ValueError(f"recipe {recipe.name!r} regresses on a moving average: pass target_model=")
     if recipe.target == "teacher" and teacher is not None and teacher.rows != model.rows:
         raise ValueError(f"recipe {recipe.name!r}: the teacher's path and parametrisation must be the student's")
+    if (recipe.weight == "learned") != (weighting is not None):
+        raise ValueError(f"recipe {recipe.name!r}: weighting= goes with weight='learned', found {recipe.weight!r}")
     if generator is None and times is None:
         raise ValueError("pass generator= (or the times themselves)")
 
@@ -103,20 +113,35 @@ def weight_of(name: str, row: Parametrisation, s: Tensor, w: Tensor, t: Tensor) 
     map       errors of X off the diagonal: B^2
     gap       map / (b_s - b_w): ECT's and iCT's 1 / (t - r), in units of the noise level
     cosine    a_s (sCM multiplies its tangent by cos t)
+    edm       errors of X over the preconditioner's B(s, t): EDM's lambda in any row, and unit in its own
+    learned   unit here; `weighting` does the rest
     On the diagonal map, gap and cosine mean unit.
     """
     on = s == t
     one = torch.ones_like(s)
-    if name == "unit" or (name == "velocity" and row.kind == "endpoint"):
+    if name in ("unit", "learned") or (name == "velocity" and row.kind == "endpoint"):
         return (1 / (s.square() + 0.05)).clamp(max=10.0) if row.kind == "endpoint" else one
     if name == "cosine":
         return torch.where(on, one, row.path.a(s).clamp_min(1e-3))
+    if name == "edm":
+        return edm_weight(row, s, t)
     if name == "velocity":
         return one if row.kind == "velocity" else row.rates(s, t)[1].square()
     b = one * (t - s) if row.kind == "velocity" else row.coefficients(s, t)[1]
     if name == "gap":
         return torch.where(on, one, b.square() / (row.path.b(s) - row.path.b(w)).clamp_min(1e-12))
     return torch.where(on, one, b.square())
+
+
+def edm_weight(row: Parametrisation, s: Tensor, t: Tensor) -> Tensor:
+    """(B / B_preconditioned)^2, at most 1000: in endpoint form lambda(sigma) = 1 / sd^2 + 1 / sigma^2 at sigma = b_s / a_s.
+
+    Karras et al. 2022, table 1, where it weighs errors of the denoiser, and only s = t is there. `[B]`.
+    """
+    if row.kind == "preconditioned" or isinstance(row.geometry, Torus):  # a torus has no noise level
+        return torch.ones_like(s)
+    own = torch.ones_like(s) if row.kind == "velocity" else row.rates(s, t)[1]
+    return (own / replace(row, kind="preconditioned").rates(s, t)[1]).square().clamp(max=1e3)
 
 
 def compare(

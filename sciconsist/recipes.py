@@ -15,7 +15,7 @@ from sciconsist.times import AlphaSchedule, TimeSampler
 KINDS = ("eulerian", "lagrangian", "progressive")
 VELOCITIES = ("conditional", "self", "teacher")
 TARGETS = ("self", "ema", "teacher")
-WEIGHTS = ("unit", "velocity", "map", "gap", "cosine")
+WEIGHTS = ("unit", "velocity", "map", "gap", "cosine", "edm", "learned")
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Recipe:
     `velocity` is the v of the table in `targets`; `tangent` the direction of the eulerian JVP, if another
     (iMF). `limit` is "finite" or "jvp"; a finite row whose alpha has fallen to `jvp_below` goes on as its
     limit. `target` says whose stop-gradient map is the target: the model's own, its moving average's, the
-    teacher's. `weight` is a function of the times: see `losses.weight_of`. `per_alpha` divides by alpha, as a
-    finite residual is alpha times its limit's. `solver_steps` are the teacher's steps from s to w. `pairs =
-    "teacher"` replaces the data by the teacher's own endpoint of the noise, integrated in `solver_steps`
-    steps.
-    `through` lets gradients pass the target: the squared residual of the identity itself. LSD needs it, as its
-    velocity at points the map itself makes up feeds back on the map (categories keep the regression).
+    teacher's. `weight` is a function of the times, fixed (see `losses.weight_of`) or "learned" (see
+    `weighting`). `per_alpha` divides by alpha, as a finite residual is alpha times its limit's. `solver_steps`
+    are the teacher's steps from s to w. `pairs = "teacher"` replaces the data by the teacher's own endpoint of
+    the noise, integrated in `solver_steps` steps.
+    `through` lets gradients pass the target: the squared residual of the identity itself. LSD and LMD need it, as
+    a velocity at points the map itself makes up feeds back on the map (categories keep the regression).
     """
 
     name: str
@@ -129,7 +129,7 @@ _ROWS = (
         paper="Frans et al. 2024, shortcut models (the model's own halves)",
     ),
     Recipe(
-        "psd", "progressive", weight="velocity", times=TimeSampler(diagonal=0.5),
+        "psd", "progressive", weight="velocity", times=TimeSampler(diagonal=0.75),
         paper="Boffi et al. 2025, progressive self-distillation with uniform splits",
     ),
     Recipe(
@@ -147,7 +147,7 @@ _ROWS = (
         paper="LSD with a finite split annealed 1 -> .05 (ours)",
     ),
     Recipe(
-        "lmd", "lagrangian", "teacher", "jvp", weight="velocity", times=TimeSampler(),
+        "lmd", "lagrangian", "teacher", "jvp", weight="velocity", through=True, times=TimeSampler(),
         paper="Boffi et al. 2024, Lagrangian map distillation",
     ),
     Recipe(

@@ -27,7 +27,9 @@ from sciconsist.ema import EMA, Decay, Profile
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
 from sciconsist.flowmap import FlowMap
+from sciconsist.parallel import average
 from sciconsist.recipes import Recipe
+from sciconsist.weighting import LearnedWeight
 
 Validate = Callable[[FlowMap, int], Mapping[str, float]]  # (model with averaged weights, step) -> figures
 PREFIX = "state-"
@@ -86,10 +88,13 @@ def flush(path: Path) -> None:
 
 
 class Run:
-    """What changes from step to step, and what a state on disk must hold."""
+    """What changes from step to step, and what a state on disk must hold. `place`: this process among all."""
 
-    def __init__(self, model: FlowMap, recipe: Recipe, lr: float, weight_decay: float, profile: Profile | None) -> None:
-        self.model = model
+    def __init__(
+        self, model: FlowMap, recipe: Recipe, lr: float, weight_decay: float, profile: Profile | None,
+        place: tuple[int, int] = (0, 1),
+    ) -> None:  # fmt: skip
+        self.model, self.place = model, place
         if profile is None and recipe.needs_target_model:
             profile = Decay(0.999)
         self.ema = None if profile is None else EMA(model, profile)
@@ -101,7 +106,12 @@ class Run:
                     value.data = self.ema.weights[name]  # shared: the target moves with the average
         matrices = [p for p in model.parameters() if p.requires_grad and p.dim() > 1]
         others = [p for p in model.parameters() if p.requires_grad and p.dim() <= 1]
+        self.weighting: LearnedWeight | None = None
+        if recipe.weight == "learned":
+            self.weighting = LearnedWeight(len(model.rows)).to(next(model.parameters()).device)
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+        if self.weighting is not None:
+            groups.append({"params": list(self.weighting.parameters()), "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.99))
         self.step, self.seconds, self.skipped, self.failures = 0, 0.0, 0, 0
 
@@ -109,7 +119,10 @@ class Run:
         """Backward, clip, update, average. Without finite loss and gradient no weight changes."""
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
+        if self.place[1] > 1:
+            total = total.detach().clone()
+            average([*(gradient(p) for g in self.optimizer.param_groups for p in g["params"]), total])
+        parameters = [p for p in self.model.parameters() if p.grad is not None]  # a learned weight is not clipped
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip if clip > 0 else math.inf)
         self.step += 1
         if bool(torch.isfinite(norm) & torch.isfinite(total)):
@@ -138,6 +151,8 @@ class Run:
 
     def tensors(self) -> dict[str, Tensor]:
         flat = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        if self.weighting is not None:
+            flat |= {f"weighting.{k}": v for k, v in self.weighting.state_dict().items()}
         if self.ema is not None:
             flat |= {f"ema.{k}": v for k, v in self.ema.weights.items()}
         for index, entries in self.optimizer.state_dict()["state"].items():
@@ -154,6 +169,10 @@ class Run:
             if info[key] != wanted:
                 raise UserError(f"resume: the run began with {key} {info[key]}, now it is {wanted}; or use init=")
         fill(self.model, part(tensors, "model."), "resume")
+        if bool(learned := part(tensors, "weighting.")) != (self.weighting is not None):
+            raise UserError("resume: the run began with another weight of the times; take the same, or use init=")
+        if self.weighting is not None:
+            self.weighting.load_state_dict(learned)
         if self.ema is not None:
             self.ema.load(part(tensors, "ema."))
         entries: dict[int, dict[str, Tensor]] = {}
@@ -163,6 +182,13 @@ class Run:
         self.optimizer.load_state_dict({"state": entries, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self.step, self.seconds, self.skipped = info["step"], info["seconds"], info["skipped"]
         self.failures = info["failures"]
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    """A parameter's gradient, zero where no row of this process reached it."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from sciconsist.ema import Decay, Profile
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.losses import LossParts, flow_map_loss
+from sciconsist.parallel import agree, first, join, own_recipe, own_rows
 from sciconsist.progress import Log, Progress
 from sciconsist.random import stream
 from sciconsist.recipes import Recipe
@@ -91,7 +92,8 @@ def fit(
     `out` there are `log.csv`, the training state and `model.safetensors` (the average's weights) in it, every
     `save_every_seconds` and at the end; Ctrl-C or SIGTERM saves after the step in hand, then takes its course
     (a second Ctrl-C at once). `resume` continues from there; `init` starts from weights alone. `loss` has the
-    signature of `flow_map_loss`.
+    signature of `flow_map_loss`. Under torchrun the processes share every batch (`parallel`); the first one
+    writes.
     """
     if steps is None and minutes is None:
         raise UserError("fit: say when to stop, steps= or minutes=")
@@ -101,11 +103,14 @@ def fit(
     if len(source) == 0:
         raise UserError("fit: the training data are empty")
     batch_size = min(batch_size, len(source))
+    rank, count = join()
     folder = None if out is None else Path(out)
     found = prepare(folder, resume)
     if init is not None and found is None:
         fill(model, weights_of(init), init if isinstance(init, str | Path) else "init")
-    run = Run(model, recipe, lr, weight_decay, ema)
+    if count > 1:
+        agree(*model.state_dict().values())
+    run = Run(model, recipe, lr, weight_decay, ema, (rank, count))
     signature = {"seed": seed, "batch_size": batch_size, "data": len(source), "recipe": recipe.name}
     if found is not None:
         run.restore(*found, signature)
@@ -114,21 +119,28 @@ def fit(
     for frozen in (teacher, run.target):
         if frozen is not None:
             frozen.eval().requires_grad_(False)
-    log = Log(folder / "log.csv" if folder else None, run.step)
-    checks = Log(folder / "validation.csv" if folder else None, run.step)
+    own, writes = own_recipe(recipe, rank, count), folder if rank == 0 else None
+    log = Log(writes / "log.csv" if writes else None, run.step)
+    checks = Log(writes / "validation.csv" if writes else None, run.step)
     device = next(model.parameters()).device
     before, begin, last_save = run.seconds, time.monotonic(), time.monotonic()
     window: list[dict[str, Tensor]] = []
 
     def share() -> float:
+        """Progress of training, the first process's for all; 2 when a signal came."""
         run.seconds = before + time.monotonic() - begin
         done = [0.0] + ([run.step / steps] if steps else []) + ([run.seconds / (60 * minutes)] if minutes else [])
-        return min(1.0, max(done)) if steps != 0 else 1.0
+        now = 2.0 if caught else min(1.0, max(done)) if steps != 0 else 1.0
+        if count > 1:
+            now = first(now, device)
+            if now == 2.0 and not caught:
+                caught.append(signal.SIGTERM)
+        return now
 
     def save() -> None:
-        if folder is not None:
-            save_state(folder, run.step, run.tensors(), {**run.info(), **signature})
-            save_model(folder / "model.safetensors", model, recipe=recipe, weights=run.averaged())
+        if writes is not None:
+            save_state(writes, run.step, run.tensors(), {**run.info(), **signature})
+            save_model(writes / "model.safetensors", model, recipe=recipe, weights=run.averaged())
 
     def report() -> None:
         means = {k: float(torch.stack([w[k].double() for w in window]).nanmean()) for k in window[-1]}
@@ -137,7 +149,7 @@ def fit(
         window.clear()
 
     model.train()
-    with Progress(progress, steps, minutes) as bar, deferred_signals() as caught:
+    with Progress(progress and rank == 0, steps, minutes) as bar, deferred_signals() as caught:
         while (now := share()) < 1:
             factor = min(1.0, (run.step + 1) / max(1, warmup)) * SCHEDULES[schedule](now)
             for group in run.optimizer.param_groups:
@@ -146,7 +158,7 @@ def fit(
             batch = batch.to(device)
             generator = stream(seed, "fit", run.step, device=device)
             with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
-                parts = step_loss(loss, model, recipe, batch, now, generator, teacher, run.target, metric, coupling)
+                parts = step_loss(loss, model, own, batch, now, generator, teacher, run, metric, coupling)
             norm = run.advance(parts.total, clip)
             window.append({"loss": parts.total.detach(), "grad_norm": norm, **parts.parts})
             if run.failures >= PATIENCE:
@@ -160,11 +172,11 @@ def fit(
                 bar.update(run.step, run.seconds, log.rows[-1])
             if validate is not None and validate_every and run.step % validate_every == 0:
                 checks.add({"step": run.step, **run.validated(validate)})
-            if caught or time.monotonic() - last_save > save_every_seconds:
+            if time.monotonic() - last_save > save_every_seconds:
                 save()
                 last_save = time.monotonic()
-            if caught:
-                break
+        if caught:
+            save()
     if window:
         report()
     if caught:
@@ -173,6 +185,8 @@ def fit(
     if validate is not None and not (validate_every and checks.rows and checks.rows[-1]["step"] == run.step):
         checks.add({"step": run.step, **run.validated(validate)})
     save()
+    if count > 1:
+        first(0.0, device)  # the others wait until it is written
     raw = {k: v.detach().clone() for k, v in model.state_dict().items()}
     model.load_state_dict(run.averaged())
     model.eval()
@@ -182,8 +196,7 @@ def fit(
 
 def step_loss(
     loss: Callable[..., LossParts], model: FlowMap, recipe: Recipe, batch: Batch, progress: float,
-    generator: torch.Generator, teacher: FlowMap | None, target: FlowMap | None, metric: Any,
-    coupling: Coupling | None,
+    generator: torch.Generator, teacher: FlowMap | None, run: Run, metric: Any, coupling: Coupling | None,
 ) -> LossParts:  # fmt: skip
     """The loss of one batch: its own noise, or prior noise, coupled if asked."""
     noise = batch.noise
@@ -191,12 +204,15 @@ def step_loss(
         noise = model.geometry.prior(batch.x0, batch.mask, generator=generator)  # type: ignore[arg-type]
         if coupling is not None:
             noise = coupling(batch.x0, noise, batch.mask, generator)
+    batch = own_rows(replace(batch, noise=noise), *run.place)
     extra = {} if metric is None else {"metric": metric}
+    if run.weighting is not None:
+        extra["weighting"] = run.weighting
     if batch.times is not None:
         extra["times"] = batch.times if isinstance(batch.times, Split) else Split(*[batch.times] * 3)
     return loss(
-        model, recipe, batch.x0, noise, progress=progress, generator=generator, condition=batch.condition,
-        mask=batch.mask, teacher=teacher, target_model=target, **extra,
+        model, recipe, batch.x0, batch.noise, progress=progress, generator=generator, condition=batch.condition,
+        mask=batch.mask, teacher=teacher, target_model=run.target, **extra,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.losses import flow_map_loss
 from sciconsist.random import stream
-from sciconsist.recipes import RECIPES
+from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.run_state import load_state
 from sciconsist.training import SCHEDULES, TrainingDiverged, batch_indices, fit
 
@@ -52,10 +52,11 @@ def model() -> FlowMap:
     return made
 
 
-def train(steps: int | None = 20, recipe: str = "lsd_fd", made: FlowMap | None = None, **keywords: Any) -> Any:
+def train(steps: int | None = 20, recipe: str | Recipe = "lsd_fd", made: FlowMap | None = None, **keywords: Any) -> Any:
     keywords = {"batch_size": 64, "warmup": 5, "log_every": 5, "progress": False, **keywords}
     data = keywords.pop("data", DATA)
-    return fit(made or model(), RECIPES[recipe], data, steps=steps, **keywords)
+    row = RECIPES[recipe] if isinstance(recipe, str) else recipe
+    return fit(made or model(), row, data, steps=steps, **keywords)
 
 
 def states_equal(a: Path, b: Path) -> bool:
