@@ -30,7 +30,7 @@ from sciconsist.flowmap import FlowMap
 from sciconsist.geometry import Euclidean, Product, Simplex
 from sciconsist.paths import Linear
 
-NEVER = 1e6  # cost of giving an atom another element's noise
+NEVER = 1e6  # cost of giving an atom another class's noise
 
 
 class MoleculeConfig(BaseModel):
@@ -202,17 +202,18 @@ class MoleculeDomain:
 
     def couple(
         self, x0: dict[str, Tensor], noise: dict[str, Tensor], mask: dict[str, Tensor], given: Tensor,
-        told: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Pair noise with data: Hungarian + Kabsch over positions and classes; turned only where the graph is given.
 
-        Where elements are `told` `[B]` noise stays with its element, as in a sample, whose elements come first.
+        An atom gets the noise of one of the classes it is `allowed` `[B, N, K]`: in a sample they are told before noise
+        is drawn.
         """
         extra = -2.0 * torch.matmul(x0["atoms"], noise["atoms"].transpose(1, 2))
-        if told is not None:
+        if allowed is not None:
             classes = x0["atoms"].argmax(-1)
-            other = ~self.same_element[classes[:, :, None], classes[:, None, :]]
-            extra = extra + NEVER * (other & told[:, None, None])
+            other = ~torch.gather(allowed, 2, classes[:, None].expand(-1, classes.shape[1], -1))
+            extra = extra + NEVER * other
         positions, order = align_points(x0["positions"], noise["positions"], mask["atoms"], extra, ~given)
         atoms = torch.gather(noise["atoms"], 1, order[..., None].expand_as(noise["atoms"]))
         return {"positions": positions, "atoms": atoms, "bonds": noise["bonds"]}

@@ -21,7 +21,7 @@ from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
-from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
+from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_classes, told_tensor
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
 
@@ -234,7 +234,7 @@ def _batch(
     domain: MoleculeDomain = model.domain
     given, sizes = wish.given, [one.size for one in told]
     node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-    values, elements = told_tensor(domain, told), told_elements(domain, told, node)
+    values, elements = told_tensor(domain, told), told_classes(domain, told, node)
     mask, condition = domain.masks(node), domain.condition(node, values, elements)
     noise = draw_noise(domain, sizes, indices, seed, "prior", given)
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None

@@ -36,10 +36,11 @@ NOTHING = Wish()
 
 @dataclass(frozen=True)
 class Told:
-    """What a sample is told: its heavy atoms, and values by the properties' names."""
+    """What a sample is told: its heavy atoms, values by the properties' names, the classes of its atoms."""
 
     size: int
     values: Mapping[str, float]
+    classes: Sequence[int] | None = None
 
 
 def draw_told(
@@ -48,11 +49,10 @@ def draw_told(
     """Size and values of samples; each depends on the seed and its index alone. `histogram`: the sizes there may be."""
     values = [property_values(domain, wish, i, seed) for i in indices]
     sketches = domain.config.sketches
-    if not sketches.names or wish.formula or wish.given is not None:
+    if not sketches.names or wish.given is not None:
         return [Told(size, told) for size, told in zip(draw_sizes(histogram, indices, seed), values)]
-    fitting = sketches.fitting(allowed_symbols(domain, wish), wish.properties) & np.isin(
-        sketches.table[:, 0], list(histogram)
-    )
+    ranges = {**wish.properties, **{name: (n, n) for name, n in formula_values(domain, wish).items()}}
+    fitting = sketches.fitting(allowed_symbols(domain, wish), ranges) & np.isin(sketches.table[:, 0], list(histogram))
     weights = sketches.weights(fitting)
     found = []
     for i, told in zip(indices, values):
@@ -62,7 +62,7 @@ def draw_told(
             continue
         row = pick(own, torch.rand(1, generator=stream(seed, "sketch", i), dtype=torch.float64).item())
         drawn = zip(sketches.names, sketches.values[row].tolist())
-        found.append(Told(int(sketches.table[row, 0]), {**told, **dict(drawn)}))
+        found.append(Told(int(sketches.table[row, 0]), {**told, **dict(drawn)}, sketches.classes[row]))
     return found
 
 
@@ -74,9 +74,14 @@ def property_values(domain: MoleculeDomain, wish: Wish, index: int, seed: int) -
             low, high = wish.properties[known.name]
             u = torch.rand(1, generator=stream(seed, "property", known.name, index)).item() if high > low else 0.0
             told[known.name] = known.draw(low, high, u) if high > low else low
-        elif wish.formula and known.name in ELEMENTS:
-            told[known.name] = float(wish.formula.get(ELEMENTS[known.name], 0))
-    return told
+    return {**told, **formula_values(domain, wish)}
+
+
+def formula_values(domain: MoleculeDomain, wish: Wish) -> dict[str, float]:
+    if not wish.formula:
+        return {}
+    names = [p.name for p in domain.config.properties if p.name in ELEMENTS]
+    return {name: float(wish.formula.get(ELEMENTS[name], 0)) for name in names}
 
 
 def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) -> list[int]:
@@ -104,13 +109,16 @@ def told_tensor(domain: MoleculeDomain, told: Sequence[Told]) -> Tensor | None:
     return torch.tensor([[one.values.get(name, np.nan) for name in names] for one in told], dtype=torch.float32)
 
 
-def told_elements(domain: MoleculeDomain, told: Sequence[Told], node: Tensor) -> Tensor | None:
-    """The classes `[B, N, K]` that atoms may have where the atoms of every element are told; None where none may be."""
+def told_classes(domain: MoleculeDomain, told: Sequence[Told], node: Tensor) -> Tensor | None:
+    """The classes `[B, N, K]` that atoms may have: the one told, or those of their element; None if none may be told."""
     if not domain.config.network.elements:
         return None
     symbols = [c.symbol for c in domain.vocabulary.classes]
     allowed = torch.ones(*node.shape, len(symbols), dtype=torch.bool)
     for k, one in enumerate(told):
+        if one.classes is not None:
+            allowed[k, : one.size] = torch.eye(len(symbols), dtype=torch.bool)[list(one.classes)]
+            continue
         counts = {ELEMENTS[name]: int(n) for name, n in one.values.items() if name in ELEMENTS}
         line = [s for s in domain.vocabulary.symbols for _ in range(counts.get(s, 0))]
         if len(line) == one.size:  # not where an element is untold
