@@ -20,6 +20,7 @@ from sciconsist.checkpoint import read_checkpoint, save_model
 from sciconsist.domain import Data
 from sciconsist.domains.climate.adapter import Site, network_of
 from sciconsist.domains.climate.network import NetworkConfig
+from sciconsist.domains.climate.times import step_of
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
@@ -34,6 +35,7 @@ from sciconsist.workflows.climate_data import (
     read_region,
     seasons_of,
 )
+from sciconsist.workflows.climate_memory import set_memory
 from sciconsist.workflows.climate_regions import Regions, statistics, whole_region
 from sciconsist.workflows.climate_tuning import STEPS, Best, calibrated, crps_loss
 from sciconsist.workflows.models import build, load
@@ -92,18 +94,19 @@ def train(
     """
     config = config or TrainConfig()
     ready: Data
+    site, step = None, None
     names = data.split(",") if isinstance(data, str) else list(data)
     if len(names) > 1:
         model, ready, late = region_model(names, config, until.seed)
     else:
         region = read_region(names[0], variables=config.variables or None)
         model, site = site_model(region, config, until.seed)
-        model.card = site_card(region, config)
+        model.card, step = site_card(region, config), step_of(region.fields.times)
         chosen, end = held_out(len(site), config.hold, config.stretches)
         ready, late = site.part(chosen), [site.part(end)]
     if init is not None:
         model.load_state_dict(load(init).state_dict())
-    return phases(model, ready, late, Path(out), config, until)
+    return phases(model, ready, late, Path(out), config, until, site, step)
 
 
 def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[FlowMap, RegionData]:
@@ -213,9 +216,11 @@ def fitting_factor(region: Region, factor: int) -> int:
 
 
 def phases(
-    model: FlowMap, data: Data, late: Sequence[RegionData], out: Path, config: TrainConfig, until: Until
-) -> FitResult:
-    """Flow matching, flow map, CRPS; then the noise's temperature, all chosen on `late`."""
+    model: FlowMap, data: Data, late: Sequence[RegionData], out: Path, config: TrainConfig, until: Until,
+    site: RegionData | None = None, step: float | None = None,
+) -> FitResult:  # fmt: skip
+    """Flow matching, flow map, CRPS; then the noise's temperature, all chosen on `late`; and its memory, on `site`,
+    all times of a domain, `step` seconds apart."""
     out.mkdir(exist_ok=True)
     fm, few = RECIPES["fm"], replace(RECIPES["lsd_fd"], weight="unit")
     score = crps_loss(config.members, config.pooled, config.sharp)
@@ -243,6 +248,8 @@ def phases(
         (folder / "done.json").write_text(json.dumps({"steps": result.steps, "seconds": result.seconds}))
     model.eval()
     model.config["temperature"] = model.domain.config.temperature = calibrated(model, late)
+    if site is not None:
+        set_memory(model, site, step)
     tuned = list(STEPS) if config.shares[2] else []
     model.card = {**card, "name": out.resolve().name, "steps_tuned_for": tuned, "flow_map": not tuned}
     save_model(out / "model.safetensors", model)

@@ -69,6 +69,8 @@ class ClimateConfig(BaseModel):
     scale: list[float]
     spread: list[float]  # standard deviation of the residual; of a site model relative to that of each cell
     temperature: list[float] = []  # noise is multiplied by it: calibrated on data held out; empty is 1
+    memory: list[float] = []  # slots that the noise of a variable is the mean of (`noise.remembered`); empty is 0
+    slot: float = Field(default=3600.0, gt=0)  # s
 
 
 @dataclass

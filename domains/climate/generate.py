@@ -21,8 +21,9 @@ from sciconsist.domains.climate.fields import LAPSE_RATE, NON_NEGATIVE, Fields, 
 from sciconsist.domains.climate.grids import area_weights, refine
 from sciconsist.domains.climate.means import LAPSE_NAMES
 from sciconsist.domains.climate.network import offset_features, sample, upsample
-from sciconsist.domains.climate.noise import keyed_normal
+from sciconsist.domains.climate.noise import remembered
 from sciconsist.domains.climate.statics import Terrain, calendar, terrain
+from sciconsist.domains.climate.times import seconds_since
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 
@@ -73,7 +74,7 @@ def generate(
     for t, one in _times(work, coarse):
         for m in _chunks(len(members), work.lattice_cells):
             chosen = [members[i] for i in m]
-            fields = _members(work, one, chosen, coarse.times[t], steps, seed, conserve)
+            fields = _members(work, one, chosen, (coarse.times[t], coarse.calendar), steps, seed, conserve)
             out[m.start : m.stop, t] = fields[:, work.picked]
     if conserve and target.kind != "points":
         _close(out, coarse, work)
@@ -261,12 +262,18 @@ def _chunks(count: int, cells: int) -> Iterator[range]:
 
 
 def _members(
-    work: _Work, one: tuple[Condition, Tensor], members: Sequence[int], time: str, steps: int, seed: int, conserve: bool
-) -> np.ndarray:
-    """`[M, C, *target.shape]` of one time."""
+    work: _Work, one: tuple[Condition, Tensor], members: Sequence[int], stamp: tuple[str, str], steps: int, seed: int,
+    conserve: bool,
+) -> np.ndarray:  # fmt: skip
+    """`[M, C, *target.shape]` of one time, its text and its calendar."""
     condition, inside = one
+    time, almanac = stamp
     config = work.domain.config
-    noise = torch.as_tensor(keyed_normal(seed, members, work.domain.names, [time], *work.places)[:, 0])
+    memory = config.memory or [0.0] * len(config.variables)
+    second = seconds_since(time, almanac) if any(memory) else 0.0
+    noise = torch.as_tensor(
+        remembered(seed, members, work.domain.names, time, second, memory, config.slot, *work.places)
+    )
     warm = torch.tensor(config.temperature or [1.0] * len(config.variables))[None, :, None, None]
     x = noise * warm * inside
     M = len(members)

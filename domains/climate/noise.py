@@ -2,6 +2,7 @@
 
 A draw is a hash of (seed, member, variable, time stamp, latitude, longitude) turned into a standard normal:
 no array index enters, so a crop, a rolled globe or another chunking finds the same noise at the same place.
+Where a model has a memory, its noise is the mean of white noise over the time before: see `remembered`.
 The hash is a counter-based generator in the sense of Salmon et al. 2011 ("Parallel random numbers: as easy as
 1, 2, 3"), with the finaliser of SplitMix64 (Steele et al. 2014).
 """
@@ -9,6 +10,7 @@ The hash is a counter-based generator in the sense of Salmon et al. 2011 ("Paral
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,6 +30,51 @@ def keyed_normal(
             for c, name in enumerate(names):
                 out[m, t, c] = normal(mix(place ^ key(seed, member, name, time)))
     return out
+
+
+def remembered(
+    seed: int, members: Sequence[int], names: Sequence[str], stamp: str, second: float, memory: Sequence[float],
+    slot: float, lat: np.ndarray, lon: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Standard normals `[M, C, *lat.shape]` float32 at one time that is like those shortly before and after.
+
+    White noise is keyed by slots of `slot` seconds of the calendar. The value at `second` (`times.seconds_since`) is
+    its integral over the `memory[c]` slots up to that of `second`, made of variance 1: times n slots apart have about
+    the correlation 1 - n / memory, 0 from the memory on, and times in one slot share it. A kernel without an end (an
+    autoregression) would depend on where a file begins. Memory 0 keys by the `stamp` itself.
+    """
+    out = np.empty((len(members), len(names), *lat.shape), np.float32)
+    for c, (name, length) in enumerate(zip(names, memory)):
+        if length <= 0:
+            out[:, c] = keyed_normal(seed, members, [name], [stamp], lat, lon)[:, 0, 0]
+            continue
+        numbers, weights = window(math.floor(second / slot), length)
+        draws = keyed_normal(seed, members, [name], [f"{slot:g} s {n}" for n in numbers], lat, lon)[:, :, 0]
+        out[:, c] = np.tensordot(draws, weights.astype(np.float32), (1, 0))
+    return out
+
+
+def window(end: int, length: float) -> tuple[list[int], np.ndarray]:
+    """The slots up to `end` that `length` covers, and the share of each that it does, of norm 1."""
+    count = math.ceil(length - 1e-9)
+    share = np.append(np.full(count - 1, 1.0), length - (count - 1))
+    return [end - k for k in range(count)], share / np.linalg.norm(share)
+
+
+def likeness(memory: float) -> float:
+    """Correlation of the noise at times one slot apart: 0 up to memory 1."""
+    if memory <= 1:
+        return 0.0
+    whole, rest = divmod(memory, 1.0)
+    return (whole - 1 + rest) / (whole + rest**2)
+
+
+def memory_of(correlation: float, longest: float = 24.0) -> float:
+    """The memory that gives a correlation one slot apart; 0 where that is next to none."""
+    if correlation < 0.03:
+        return 0.0
+    lengths = np.linspace(1.0, longest, round(20 * (longest - 1)) + 1)
+    return float(lengths[np.abs([likeness(m) - correlation for m in lengths]).argmin()].round(2))
 
 
 def key(seed: int, member: int, name: str, time: str) -> np.uint64:

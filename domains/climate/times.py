@@ -53,6 +53,16 @@ def seconds_of(time: str) -> float:
     return days * DAY + hour * 3600 + minute * 60 + second
 
 
+def seconds_since(time: str, calendar: str) -> float:
+    """Seconds since the year 1 in a calendar of CF, exactly."""
+    import cftime
+
+    year, month, day = (int(part) for part in time[:10].split("-"))
+    hour, minute, second = (int(part) for part in time[11:19].split(":"))
+    date = cftime.datetime(year, month, day, hour, minute, second, calendar=calendar)
+    return float(cftime.date2num(date, "seconds since 0001-01-01", calendar))
+
+
 def step_of(times: Sequence[str]) -> float | None:
     """Median seconds between times, within a few percent; None for one time alone."""
     if len(times) < 2:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sciconsist.domains.climate.noise import cells, keyed_normal, mix
+from sciconsist.domains.climate.noise import cells, keyed_normal, likeness, memory_of, mix, remembered, window
+from sciconsist.domains.climate.times import seconds_since
 
 LAT, LON = np.meshgrid(np.linspace(60, 40, 50), np.linspace(0, 359, 80), indexing="ij")
 
@@ -52,3 +53,45 @@ def test_another_key_is_another_field(other: dict) -> None:
 def test_a_pole_is_one_place_and_places_are_told_apart() -> None:
     assert len(np.unique(cells(np.full(5, 90.0), np.arange(5.0)))) == 1
     assert len(np.unique(cells(LAT, LON))) == LAT.size
+
+
+def at(second: float, memory: float = 3.5, stamp: str = "x") -> np.ndarray:
+    return remembered(0, [0], ["t2m"], stamp, second, [memory], 3600.0, LAT, LON)[0, 0]
+
+
+@pytest.mark.parametrize("memory", [1.0, 2.0, 3.5, 6.25])
+def test_remembered_noise_is_standard_normal_with_the_correlation_that_is_said(memory: float) -> None:
+    start = 1.7e9
+    series = np.stack([at(start + 3600 * k, memory).ravel() for k in range(int(memory) + 3)])
+    assert np.allclose(series.var(1), 1, atol=0.1)
+    found = [float((series[0] * series[k]).mean()) for k in range(1, len(series))]
+    assert abs(found[0] - likeness(memory)) < 0.07
+    assert all(abs(c) < 0.07 for k, c in enumerate(found, 1) if k >= memory)
+
+
+def test_remembered_noise_does_not_know_where_a_file_begins() -> None:
+    assert np.array_equal(at(1.7e9), at(1.7e9, stamp="elsewhere"))
+    assert abs(np.corrcoef(at(1.7e9).ravel(), at(1.7e9, memory=0).ravel())[0, 1]) < 5 / np.sqrt(LAT.size)
+
+
+@given(st.integers(0, 10**6), st.floats(0.05, 30))
+@settings(max_examples=50, deadline=None)
+def test_a_window_has_norm_one_and_covers_its_length(end: int, length: float) -> None:
+    numbers, weights = window(end, length)
+    assert abs(float((weights**2).sum()) - 1) < 1e-9 and (weights > 0).all()
+    assert numbers == list(range(end, end - len(numbers), -1)) and length <= len(numbers) < length + 1.1
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.4, 0.5, 0.8, 0.9])
+def test_the_memory_of_a_correlation_has_it(correlation: float) -> None:
+    assert abs(likeness(memory_of(correlation)) - correlation) < 0.03
+    assert memory_of(0.0) == 0.0
+
+
+def test_seconds_are_those_of_the_calendar() -> None:
+    def apart(a: str, b: str, calendar: str) -> float:
+        return (seconds_since(b, calendar) - seconds_since(a, calendar)) / 86400
+
+    assert apart("2000-02-28T00:00:00", "2000-03-01T00:00:00", "standard") == 2
+    assert apart("2000-02-28T00:00:00", "2000-03-01T00:00:00", "noleap") == 1
+    assert apart("2000-02-30T12:00:00", "2000-03-01T00:00:00", "360_day") == 0.5
