@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -154,6 +155,14 @@ class DomainContract:
             error = float((found - expected).detach().norm() / expected.norm().clamp_min(1e-12))
             assert error < 0.02, f"the derivative is off by {error:.1%}"
 
+    @pytest.mark.parametrize("name", ["meanflow", "lsd"])
+    def test_recipes_with_a_jvp_have_gradients(self, name: str) -> None:
+        """A target by forward mode, and (lsd, lmd) the reverse through it: finite, and not nothing."""
+        if not self.forward_derivative:
+            pytest.skip("the domain says that its network has none")
+        domain, model, batch, _, _ = self.prepared(torch.float32)
+        gradients_of(model, domain, batch, name)
+
     def test_a_seed_gives_the_same_sample_and_another_seed_another(self) -> None:
         domain, model, batch, _, _ = self.prepared(torch.float32)
         request = self.request()
@@ -240,6 +249,20 @@ class DomainContract:
         s, t = (map_fields(lambda p, k=k: p[k], pairs) for k in (0, 1))
         noise = draw_prior(domain.geometry, batch.x0, batch.mask, generator=stream(0, "noise"))
         return domain, model, with_state(batch, on_path(model, batch.x0, noise, s, batch.mask)), s, t
+
+
+def gradients_of(model: FlowMap, domain: Domain, batch: Batch, name: str) -> None:
+    """Asserts that the loss of a recipe and its gradient are finite, off the diagonal, and reach the network."""
+    recipe = replace(RECIPES[name], times=replace(RECIPES[name].times, diagonal=0.0))
+    noise = draw_prior(domain.geometry, batch.x0, batch.mask, generator=stream(0, "pairs"))
+    loss = flow_map_loss(
+        model, recipe, batch.x0, noise, progress=0.5, generator=stream(0, name), condition=batch.condition,
+        mask=batch.mask,
+    )  # fmt: skip
+    loss.total.backward()
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    assert bool(loss.total.isfinite()) and all(bool(g.isfinite().all()) for g in found)
+    assert sum(float(g.abs().sum()) for g in found) > 0
 
 
 def apply(model: FlowMap, batch: Batch, s: Times, t: Times) -> State:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from sciconsist.domain import Batch
 from sciconsist.flowmap import FlowMap
 from sciconsist.state import map_fields
 from sciconsist.targets import jvp
+from sciconsist.testing import gradients_of
 from tests.crystals.test_network import B, N, inputs, model
 
 __all__ = ["model"]  # the fixture
@@ -33,3 +36,14 @@ def test_the_map_has_a_forward_derivative(model: FlowMap) -> None:
     for name, found in rate.items():
         expected = apart[name] / 2e-4
         assert float((found - expected).detach().norm() / expected.norm()) < 0.02, name
+
+
+@pytest.mark.parametrize("name", ["meanflow", "lsd"])
+def test_recipes_with_a_jvp_have_gradients(model: FlowMap, name: str) -> None:
+    """By forward mode alone, and (lsd, lmd) by reverse through it."""
+    state, _, _ = inputs()
+    node = torch.ones(B, N, dtype=torch.bool)
+    one_hot = torch.nn.functional.one_hot(state["species"].argmax(-1), state["species"].shape[-1]).double()
+    clean = {**state, "species": model.domain.config.species_scale * one_hot}
+    batch = Batch(clean, condition=model.domain.condition(node), mask=model.domain.masks(node))
+    gradients_of(model, model.domain, batch, name)
