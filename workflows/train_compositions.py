@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,15 @@ def likelihood_loss(model: FlowMap, recipe: Any, x0: Any, noise: Any, **_: Any) 
     return LossParts(nats.mean(), nats)
 
 
-def with_composition(model: FlowMap, other: FlowMap | None = None, **sizes: Any) -> FlowMap:
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Fresh weights that depend on the seed alone: torch draws them from its global state, which is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
+        yield
+
+
+def with_composition(model: FlowMap, other: FlowMap | None = None, seed: int = 0) -> FlowMap:
     """The same crystal model with a composition part: `other`'s, or a fresh one. Raises UserError for other elements."""
     config = {k: v for k, v in model.config.items() if k != "domain"}
     if other is not None:
@@ -63,9 +73,9 @@ def with_composition(model: FlowMap, other: FlowMap | None = None, **sizes: Any)
         part = other.config["composition"]
     else:
         largest = max(int(n) for n in config["size_histogram"])
-        part = CompositionConfig(order=electronegativity_order(config["elements"]), largest=largest, **sizes)
-        part = part.model_dump()
-    whole = build({"domain": "crystals", **config, "composition": part})
+        part = CompositionConfig(order=electronegativity_order(config["elements"]), largest=largest).model_dump()
+    with seeded(seed):
+        whole = build({"domain": "crystals", **config, "composition": part})
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("composition.")}
     if other is not None:
         weights |= {f"composition.{k}": v for k, v in other.composition.state_dict().items()}
@@ -75,27 +85,28 @@ def with_composition(model: FlowMap, other: FlowMap | None = None, **sizes: Any)
 
 
 def held_out(crystals: Sequence[Crystal], share: float = HELD_OUT) -> np.ndarray:
-    """Which crystals to hold out `[M]`: all those of a formula or none, drawn by the formula alone."""
+    """Which crystals to hold out `[M]`: all those of a formula or none, in an order that depends on the formula alone."""
     keys = []
     for c in crystals:
         numbers, counts = np.unique(c.numbers, return_counts=True)
         keys.append(tuple(int(v) for pair in zip(numbers, counts // np.gcd.reduce(counts)) for v in pair))
-    drawn = {key: float(torch.rand(1, generator=stream(0, "held out", *key))) < share for key in set(keys)}
-    return np.array([drawn[key] for key in keys])
+    order = sorted(set(keys), key=lambda key: stream(0, "held out", *key).initial_seed())
+    chosen = set(order[: math.ceil(share * len(order))])
+    return np.array([key in chosen for key in keys])
 
 
 def train_composition(
     model: FlowMap, crystals: Sequence[Crystal], validation: Sequence[Crystal], out: str | Path, config: RunConfig,
-    until: Until, **sizes: Any,
+    until: Until,
 ) -> FitResult:  # fmt: skip
     """Fit the composition part of `model`, whose other weights stay; `out` gets the whole model of the best step."""
-    whole = model if hasattr(model, "composition") else with_composition(model, **sizes)
+    whole = model if hasattr(model, "composition") else with_composition(model, seed=until.seed)
     largest, order = whole.composition.config.largest, whole.composition.config.order
 
     def ready(part: Sequence[Crystal]) -> Formulas:
         classes = [whole.domain.classes(c.numbers) for c in part if len(c) <= largest]
         if not classes:
-            raise UserError("too few crystals to hold some out: name others with --set validation=DATA")
+            raise UserError("too few formulas to hold some out: name other data with --set validation=DATA")
         return formulas_of(classes, order)
 
     out, held = Path(out), ready(validation)

@@ -28,7 +28,7 @@ from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, r
 from sciconsist.workflows.crystal_pairs import PairedCrystals, make_pairs
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.runs import RunConfig, Until, run
-from sciconsist.workflows.train_compositions import held_out, train_composition
+from sciconsist.workflows.train_compositions import held_out, seeded, train_composition
 from sciconsist.workflows.train_molecules import DISTILL
 
 
@@ -83,7 +83,7 @@ def train(
     crystals, skipped = crystals_of(records, config.max_atoms)
     if config.part == "composition":
         return _compositions(crystals, source, load(str(init)), out, config, until)
-    model = load(init) if init is not None else new_model(crystals, config)
+    model = load(init) if init is not None else new_model(crystals, config, until.seed)
     known, unknown = split_known(crystals, model)
     model.card = {**card_of(source, len(known), skipped + unknown), "recipe": "fm"}
     ready = CrystalData(known, model.domain, config.tasks())
@@ -162,8 +162,8 @@ def _counter(total: int, quiet: bool) -> Callable[[int], None]:
     return advance
 
 
-def new_model(crystals: Sequence[Crystal], config: TrainConfig) -> FlowMap:
-    """A fresh model whose elements, sizes and cells are those of the crystals."""
+def new_model(crystals: Sequence[Crystal], config: TrainConfig, seed: int = 0) -> FlowMap:
+    """A fresh model whose elements, sizes and cells are those of the crystals; its first weights follow from the seed."""
     elements = sorted({int(z) for c in crystals for z in c.numbers})
     mean, std = cell_statistics(crystals)
     sizes = [len(c) for c in crystals]
@@ -181,7 +181,8 @@ def new_model(crystals: Sequence[Crystal], config: TrainConfig) -> FlowMap:
         species_scale=config.species_scale,
         network=config.network,
     )
-    return build({"domain": "crystals", **json.loads(whole.model_dump_json())})
+    with seeded(seed):
+        return build({"domain": "crystals", **json.loads(whole.model_dump_json())})
 
 
 def split_known(crystals: Sequence[Crystal], model: FlowMap) -> tuple[list[Crystal], int]:

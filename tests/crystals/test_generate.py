@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_the_boost_never_passes_the_endpoint(boost: float, s: float, share: floa
 def test_times_go_from_noise_to_data() -> None:
     times = Plan(4, power=2.0).times()
     assert times[0] == 1 and times[-1] == 0 and len(times) == 5
-    assert all(a > b for a, b in zip(times, times[1:]))
+    assert all(a > b for a, b in pairwise(times))
 
 
 def test_raw_is_in_order_and_the_default_has_no_duplicates(small: FlowMap) -> None:

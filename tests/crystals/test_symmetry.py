@@ -1,4 +1,4 @@
-"""Space groups: Wyckoff positions as tabulated, orbits that keep the group, and a group that comes out whatever the network says."""
+"""Space groups: Wyckoff positions as tabulated, orbits that keep the group, a group that comes out of any network."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_rock_salt_is_found_and_a_shaken_one_is_not() -> None:
     cell = triangular(np.array([[0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]]))
     assert detect([11, 17], frac, cell) == 225
     assert detect([11, 17], frac, cell @ np.diag([1.0, 1.02, 0.97])) != 225
-    assert detect([11, 17], frac + [[0.0, 0, 0], [0.02, 0, 0]], cell) != 225
+    assert detect([11, 17], frac + np.array([[0.0, 0, 0], [0.02, 0, 0]]), cell) != 225
 
 
 def test_settings_carry_the_primitive_cell_to_the_niggli_cell() -> None:
