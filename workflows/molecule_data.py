@@ -23,7 +23,7 @@ from sciconsist.errors import UserError
 from sciconsist.times import Split, split_point
 
 UNTOLD = 0.2  # share of a batch that is told no property
-ATOMS_TOLD = 0.75  # share whose atoms are told their class (half of it, their element), where a model can be told
+ELEMENTS_TOLD = 0.75  # share whose atoms are told their element, where a model can be told
 SKETCHED = 0.6  # share that is told a whole sketch where a model has sketches, half of it nothing else
 NARROW = (0.08, 0.5)  # the split's share of the interval, log-uniform
 
@@ -55,12 +55,8 @@ class MoleculeData:
             condition = self.domain.condition(mask["atoms"], told)
         given = torch.rand(count, generator=generator) < self.given
         if self.domain.config.network.elements:
-            u = torch.rand(count, generator=generator)[:, None, None]
-            own = torch.where(
-                u < ATOMS_TOLD / 2, self.domain.same_element, torch.eye(len(self.domain.vocabulary)).bool()
-            )
-            rows = torch.arange(count)[:, None]
-            condition["allowed"] = own[rows, graphs.classes] | given[:, None, None] | (u >= ATOMS_TOLD)
+            untold = given | (torch.rand(count, generator=generator) >= ELEMENTS_TOLD)
+            condition["allowed"] = self.domain.same_element[graphs.classes] | untold[:, None, None]
         noise = self.domain.geometry.prior(x0, mask, generator=generator)
         noise = self.domain.couple(x0, noise, mask, given, condition.get("allowed"))  # type: ignore[arg-type]
         if self.kind is None:

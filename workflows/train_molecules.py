@@ -127,16 +127,16 @@ def with_properties(model: FlowMap, told: Sequence[Known], elements: bool = Fals
     """The model with a branch for properties, silent at first; its own branch where it has the same names."""
     old = [p.name for p in model.domain.config.properties]
     names = [p.name for p in told]
-    if old == names and (model.domain.config.network.elements or not elements):
+    if old == names and (model.domain.config.network.bookkeeping or not elements):
         return model
     if old not in ([], names):
         raise UserError(f"properties {', '.join(names)}: the model to start from has {', '.join(old)}; name the same")
     config = {k: v for k, v in model.config.items() if k != "domain"}
     config = {**config, "properties": [p.model_dump() for p in told]}
-    config["network"] = {**config["network"], "conditions": len(told), "elements": elements}
+    config["network"] = {**config["network"], "conditions": len(told), "elements": elements, "bookkeeping": elements}
     wider = build({"domain": "molecules", **config})
     absent, strange = wider.load_state_dict(model.state_dict(), strict=False)
-    if strange or not all(name.startswith(("net.condition.", "net.forbidden_in.")) for name in absent):
+    if strange or not all(name.startswith(("net.condition.", "net.forbidden_in.", "net.books.")) for name in absent):
         raise UserError(f"the weights to start from lack {', '.join(absent)}")
     return wider
 
@@ -178,12 +178,14 @@ def new_model(mols: Sequence[Chem.Mol], config: TrainConfig, told: Sequence[Know
     vocabulary = Vocabulary.from_molecules(bare, config.min_count)
     if not len(vocabulary):
         raise UserError("the training data have no atom class often enough; lower min_count")
-    sizes = [mol.GetNumAtoms() for mol in bare]
+    sizes, elements = [mol.GetNumAtoms() for mol in bare], counts_elements(config.sketch)
     names = ("atom_scale", "bond_scale", "length_factor", "length_power")
     whole = MoleculeConfig(
         vocabulary=vocabulary.to_config(),
         size_histogram={n: sizes.count(n) for n in sorted(set(sizes))},
-        network=config.network.model_copy(update={"conditions": len(told), "elements": counts_elements(config.sketch)}),
+        network=config.network.model_copy(
+            update={"conditions": len(told), "elements": elements, "bookkeeping": elements}
+        ),
         properties=list(told),
         **{name: getattr(config, name) for name in names},
     )

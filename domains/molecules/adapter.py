@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sciconsist.couplings import align_points
 from sciconsist.domain import Batch
+from sciconsist.domains.molecules.bookkeeping import Bookkeeping
 from sciconsist.domains.molecules.decode import decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import assemble
@@ -76,7 +77,10 @@ class MoleculeDomain:
 
     def network(self, size: NetworkConfig | None = None) -> MoleculeNetwork:
         """F(x, s, t, condition, mask) for this domain's classes, of the config's size unless told otherwise."""
-        return MoleculeNetwork(len(self.vocabulary), size or self.config.network)
+        size = size or self.config.network
+        scales = (self.config.atom_scale, self.config.bond_scale)
+        books = Bookkeeping(self.vocabulary, *scales, size.width) if size.bookkeeping else None
+        return MoleculeNetwork(len(self.vocabulary), size, books)
 
     def model(self) -> FlowMap:
         model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
@@ -137,6 +141,7 @@ class MoleculeDomain:
         if self.config.network.elements:
             every = torch.ones(*node.shape, len(self.vocabulary), dtype=torch.bool, device=node.device)
             found["allowed"] = every if allowed is None else allowed
+            found["totals"] = self.totals(node, told)
         if self.config.properties:
             shape = (len(node), len(self.config.properties))
             told = torch.full(shape, torch.nan) if told is None else told
@@ -148,6 +153,15 @@ class MoleculeDomain:
             values = torch.where(known, ((told - mean) / std).clamp(-5.0, 5.0), 0.0)
             found |= {"values": values.float(), "known": known.float()}
         return found
+
+    def totals(self, node: Tensor, told: Tensor | None) -> Tensor:
+        """Hydrogens and bonded pairs (heavy atoms - 1 + rings) that are told, `[B, 2]`; NaN where not."""
+        totals = torch.full((len(node), 2), torch.nan, device=node.device)
+        names = [p.name for p in self.config.properties]
+        for k, (name, base) in enumerate((("H_atoms", 0), ("rings", node.sum(1) - 1))):
+            if told is not None and name in names:
+                totals[:, k] = told[:, names.index(name)] + base
+        return totals
 
     @property
     def sketched(self) -> Tensor:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sciconsist.domains.molecules.bookkeeping import Bookkeeping
 from sciconsist.state import field_of
 
 FIELDS = ("positions", "atoms", "bonds")
@@ -38,6 +39,7 @@ class NetworkConfig(BaseModel):
     time_width: int = 64
     conditions: int = 0  # numbers per molecule the network may be told, each with a flag whether it is
     elements: bool = False  # whether it may be told the elements of atoms, as classes that are allowed
+    bookkeeping: bool = False  # whether it sees what its input adds up to, beside the totals told
 
 
 def time_features(t: Tensor) -> Tensor:
@@ -132,15 +134,16 @@ class MoleculeNetwork(nn.Module):
 
     State: positions `[B, N, 3]` in units of the molecule's own length scale, atoms `[B, N, K]`, bonds `[B, N, N, 4]`.
     `condition` has `length_scale` `[B]` (Å per unit), `values`, `known` `[B, C]` when the config has conditions, and
-    `allowed` `[B, N, K]`, the classes an atom may have, when it has elements.
+    `allowed` `[B, N, K]`, the classes an atom may have, and `totals` `[B, 2]` when it has elements.
     """
 
     centres: Tensor
     widths: Tensor
 
-    def __init__(self, classes: int, config: NetworkConfig) -> None:
+    def __init__(self, classes: int, config: NetworkConfig, books: Bookkeeping | None = None) -> None:
         super().__init__()
         self.config = config
+        self.books = books
         c, d, e = config, config.width, config.pair_width
         self.atom_in = nn.Linear(classes, d)
         self.bond_in = nn.Linear(4, e)
@@ -192,6 +195,11 @@ class MoleculeNetwork(nn.Module):
         h = self.atom_in(state["atoms"]) + per_molecule.unsqueeze(1)
         if self.config.elements:
             h = h + self.forbidden_in((~condition["allowed"]).to(node.dtype))
+        if self.books is not None:
+            s_atoms, s_bonds = (field_of(s, f).expand(B) for f in ("atoms", "bonds"))
+            h = h + self.books(
+                state["atoms"], state["bonds"], s_atoms, s_bonds, condition["allowed"], condition["totals"], node, pair
+            )
         h = h * node.unsqueeze(-1)
         r = x0.unsqueeze(2) - x0.unsqueeze(1)
         d0 = torch.sqrt(r.square().sum(-1, keepdim=True) + 1e-8)
