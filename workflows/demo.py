@@ -16,6 +16,7 @@ from sciconsist.domains.molecules.metrics import evaluate
 from sciconsist.domains.molecules.report import molecule_sections
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
+from sciconsist.workflows.demo_climate import climate
 from sciconsist.workflows.demo_crystals import crystals
 from sciconsist.workflows.generate import Molecules
 from sciconsist.workflows.models import load_for
@@ -32,7 +33,7 @@ def demo(
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Write molecules.sdf, crystals/, report.html and summary.json to a folder, made if need be; the summary."""
+    """Write molecules.sdf, crystals/, downscaled.nc, report.html and summary.json to a folder, made if need be; the summary."""
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     summary: dict[str, Any] = {"sciconsist": __version__, "seed": seed, "output": str(folder)}
@@ -63,6 +64,9 @@ def demo(
     if (found := crystals(folder, seed)) is not None:
         sections += found.pop("sections")
         summary["crystals"] = found
+    if (fields := climate(folder, seed)) is not None:
+        sections += fields.pop("sections")
+        summary["climate"] = fields
     write_report(
         folder / "report.html", title="sciconsist demo", sections=sections, provenance=molecule_provenance(made)
     )  # fmt: skip

@@ -17,7 +17,7 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make molecules and crystals, a report page and a summary, without network and data.
+    """Make molecules, crystals and climate fields, a report page and a summary, without network and data.
 
     Under a minute on a quiet machine, a quarter of it CHGNet relaxing four crystals where it is installed.
 
@@ -43,6 +43,12 @@ def demo(
     if (made := summary.get("crystals")) is not None:
         relaxed = f", {made['relaxed']} of them relaxed" if "relaxed" in made else ""
         note(f"{made['written']} crystals in {made['steps']} network evaluations each{relaxed}", quiet)
+    if (fields := summary.get("climate")) is not None:
+        rows, columns = fields["grid"]
+        note(
+            f"{fields['members']} members of {rows} x {columns} climate fields in {fields['steps']} network "
+            f"evaluations each, {fields['seconds']} s", quiet,
+        )  # fmt: skip
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             typer.echo(str(path))
