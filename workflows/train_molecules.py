@@ -116,9 +116,9 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     if not (values == values.round()).all():
         raise UserError(f"sketch {', '.join(names)}: expected properties in whole numbers, such as C_atoms,rings")
     others = [k for k in range(len(known)) if k not in columns]
-    classes = [own[real].tolist() for own, real in zip(data.graphs.classes, data.graphs.mask)]
+    sizes = data.graphs.mask.sum(1).tolist()
     unsketched = data.values[:, others].double().numpy()
-    sketches = sketch(classes, values, names, unsketched, [known[k] for k in others])
+    sketches = sketch(sizes, values, names, unsketched, [known[k] for k in others])
     model.domain.config = model.domain.config.model_copy(update={"sketches": sketches})
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 

@@ -21,11 +21,12 @@ from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
-from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_classes, told_tensor
+from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
 
 State = dict[str, Tensor]
+RINGS = 6.0  # nats that the rings told may cost: beyond it the network had good reason for others
 
 
 @dataclass(frozen=True)
@@ -197,15 +198,23 @@ def place_atoms(
     return [positions[k, : len(g)] for k, g in enumerate(graphs)]
 
 
-def decode_told(told: Told, atoms: np.ndarray, bonds: np.ndarray, *rest: Any) -> DecodedGraph:
-    """The likeliest graph with the hydrogens and rings that the network was told; without them where there is none."""
+def decode_told(
+    told: Told, exact: bool, atoms: np.ndarray, bonds: np.ndarray, *rest: Any
+) -> DecodedGraph:  # fmt: skip
+    """The likeliest graph with the rings that the network was told, where that costs little.
+
+    `exact`: with the hydrogens and rings told at any cost, where there is such a graph.
+    """
+    free = decode_graph(atoms, bonds, *rest)
     totals: dict[str, int] = {}
-    if "H_atoms" in told.values:
-        totals["hydrogens"] = round(told.values["H_atoms"])
     if "rings" in told.values:
         totals["bonds"] = told.size - 1 + round(told.values["rings"])
+    if exact and "H_atoms" in told.values:
+        totals["hydrogens"] = round(told.values["H_atoms"])
+    if not totals or not free.consistent:
+        return free
     graph = decode_graph(atoms, bonds, *rest, **totals)
-    return graph if graph.consistent or not totals else decode_graph(atoms, bonds, *rest)
+    return graph if graph.consistent and (exact or graph.gap - free.gap <= RINGS) else free
 
 
 def generate(
@@ -234,7 +243,7 @@ def _batch(
     domain: MoleculeDomain = model.domain
     given, sizes = wish.given, [one.size for one in told]
     node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
-    values, elements = told_tensor(domain, told), told_classes(domain, told, node)
+    values, elements = told_tensor(domain, told), told_elements(domain, told, node)
     mask, condition = domain.masks(node), domain.condition(node, values, elements)
     noise = draw_noise(domain, sizes, indices, seed, "prior", given)
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
@@ -251,7 +260,7 @@ def _batch(
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
         charge = CHARGE if given is None else given.charge
-        graph = decode_told(told[k], own, pairs, domain.vocabulary, permitted, charge)
+        graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge)
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n]))
     if plan.refine:

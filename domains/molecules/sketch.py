@@ -1,4 +1,4 @@
-"""Sketches: what a sample shall roughly be (its atoms' classes, rings), drawn before the network is asked.
+"""Sketches: what a sample shall roughly be (its formula, rings, aromatic atoms), drawn before the network is asked.
 
 The number of heavy atoms has always been drawn from the training data. A sketch says more in the same way, so the network
 need not decide far-reaching whole numbers at the noise's end, where every atom decides for itself.
@@ -19,7 +19,6 @@ SHARED = 4.0  # molecules' worth of all sketches' deviation in the deviation of 
 class Sketches(BaseModel):
     """Sketches of the training data: `rows` of heavy atoms, then a value for each of `names`; `counts` of molecules.
 
-    `classes` `[rows][heavy atoms]` are the atoms' classes in the model's vocabulary, sorted.
     `means` and `stds` `[rows][properties]` are of the properties that are no part of a sketch, for the molecules of each.
     """
 
@@ -28,7 +27,6 @@ class Sketches(BaseModel):
     names: list[str] = []
     rows: list[list[int]] = []
     counts: list[int] = []
-    classes: list[list[int]] = []
     properties: list[str] = []
     means: list[list[float]] = []
     stds: list[list[float]] = []
@@ -77,18 +75,17 @@ def pick(weights: np.ndarray, u: float) -> int:
 
 
 def sketch(
-    classes: Sequence[Sequence[int]], values: np.ndarray, names: Sequence[str], others: np.ndarray,
-    properties: Sequence[str],
-) -> Sketches:  # fmt: skip
-    """Sketches of molecules with atoms of these `classes`, whole-numbered `values` `[M, names]`, and other properties
-    `[M, P]`, NaN where unknown.
+    sizes: Sequence[int], values: np.ndarray, names: Sequence[str], others: np.ndarray, properties: Sequence[str]
+) -> Sketches:
+    """Sketches of molecules with heavy atoms `[M]`, whole-numbered `values` `[M, names]`, and other properties `[M, P]`.
+
+    NaN in `others` is unknown.
     """
-    keys = [(len(own), *map(int, row), *sorted(map(int, own))) for own, row in zip(classes, values, strict=True)]
-    number = {key: k for k, key in enumerate(sorted(set(keys)))}
-    which = np.array([number[key] for key in keys])
+    whole = np.column_stack([np.asarray(sizes, dtype=np.int64), values.astype(np.int64)])
+    rows, which, counts = np.unique(whole, axis=0, return_inverse=True, return_counts=True)
 
     def total(x: np.ndarray) -> np.ndarray:
-        sums = np.zeros((len(number), x.shape[1]))
+        sums = np.zeros((len(rows), x.shape[1]))
         np.add.at(sums, which, x)
         return sums
 
@@ -98,9 +95,7 @@ def sketch(
     squares = np.where(known, np.square(others - mean[which]), 0.0)
     within = squares.sum(0) / known.sum(0).clip(1)
     std = np.sqrt((total(squares) + SHARED * within) / (count + SHARED)) + 1e-9
-    width = 1 + len(names)
     return Sketches(
-        names=list(names), rows=[list(key[:width]) for key in number], counts=np.bincount(which).tolist(),
-        classes=[list(key[width:]) for key in number], properties=list(properties),
+        names=list(names), rows=rows.tolist(), counts=counts.tolist(), properties=list(properties),
         means=[[float(f"{v:.4g}") for v in row] for row in mean], stds=[[float(f"{v:.3g}") for v in row] for row in std],
     )  # fmt: skip

@@ -36,11 +36,10 @@ NOTHING = Wish()
 
 @dataclass(frozen=True)
 class Told:
-    """What a sample is told: its heavy atoms, values by the properties' names, the classes of its atoms."""
+    """What a sample is told: its heavy atoms, and values by the properties' names."""
 
     size: int
     values: Mapping[str, float]
-    classes: Sequence[int] | None = None
 
 
 def draw_told(
@@ -62,7 +61,7 @@ def draw_told(
             continue
         row = pick(own, torch.rand(1, generator=stream(seed, "sketch", i), dtype=torch.float64).item())
         drawn = zip(sketches.names, sketches.values[row].tolist())
-        found.append(Told(int(sketches.table[row, 0]), {**told, **dict(drawn)}, sketches.classes[row]))
+        found.append(Told(int(sketches.table[row, 0]), {**told, **dict(drawn)}))
     return found
 
 
@@ -109,16 +108,13 @@ def told_tensor(domain: MoleculeDomain, told: Sequence[Told]) -> Tensor | None:
     return torch.tensor([[one.values.get(name, np.nan) for name in names] for one in told], dtype=torch.float32)
 
 
-def told_classes(domain: MoleculeDomain, told: Sequence[Told], node: Tensor) -> Tensor | None:
-    """The classes `[B, N, K]` that atoms may have: the one told, or those of their element; None if none may be told."""
+def told_elements(domain: MoleculeDomain, told: Sequence[Told], node: Tensor) -> Tensor | None:
+    """The classes `[B, N, K]` that atoms may have where the atoms of every element are told; None if none may be."""
     if not domain.config.network.elements:
         return None
     symbols = [c.symbol for c in domain.vocabulary.classes]
     allowed = torch.ones(*node.shape, len(symbols), dtype=torch.bool)
     for k, one in enumerate(told):
-        if one.classes is not None:
-            allowed[k, : one.size] = torch.eye(len(symbols), dtype=torch.bool)[list(one.classes)]
-            continue
         counts = {ELEMENTS[name]: int(n) for name, n in one.values.items() if name in ELEMENTS}
         line = [s for s in domain.vocabulary.symbols for _ in range(counts.get(s, 0))]
         if len(line) == one.size:  # not where an element is untold
