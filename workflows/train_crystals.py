@@ -22,10 +22,11 @@ from sciconsist.domains.crystals.generate import Plan
 from sciconsist.domains.crystals.network import NetworkConfig
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
+from sciconsist.random import stream
 from sciconsist.recipes import RECIPES
 from sciconsist.training import FitResult
 from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, read_data
-from sciconsist.workflows.crystal_pairs import PairedCrystals, make_pairs
+from sciconsist.workflows.crystal_trajectories import STOPS, TrajectoryData, jump_loss, make_trajectories
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.runs import RunConfig, Until, run
 from sciconsist.workflows.train_compositions import held_out, seeded, train_composition
@@ -45,9 +46,9 @@ class TrainConfig(RunConfig):
     space_group: float = Tasks.space_group
     values: float = Tasks.values
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
-    teacher_steps: int = Field(16, gt=0)  # recipe reflow: evaluations and boost of the teacher's sampler,
+    trajectories: int = Field(8000, gt=0)  # recipe annealed: walks of the teacher, of so many evaluations (16, 32, ...)
+    teacher_steps: int = Field(16, gt=0, multiple_of=STOPS)
     teacher_boost: float = Field(5.0, ge=0)
-    passes: int = Field(1, gt=0)  # and how often it draws noise for every crystal
     part: Literal["structure", "composition"] = "structure"  # of the model, what is trained
     validation: str = ""  # part=composition: data that choose the best step; else some formulas are held out
 
@@ -56,12 +57,8 @@ class TrainConfig(RunConfig):
 
 
 DISTILL_DEFAULTS = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
-DISTILL_RECIPE = "reflow"  # when none is named
-REFLOW = replace(
-    RECIPES["fm"],
-    name="reflow",
-    paper="Liu et al. 2023, on the annealed sampler's pairs, the true crystal at their end",
-)
+DISTILL_RECIPE = "annealed"  # when none is named
+ANNEALED = replace(RECIPES["fm"], name="annealed", paper="jumps along the annealed sampler's stored trajectories")
 
 
 def train(
@@ -120,12 +117,13 @@ def distill(
 ) -> FitResult:
     """A student of few steps, starting from the teacher's weights (or `init`).
 
-    `reflow` keeps its pairs in `out`/pairs, made before training (not counted in `until`) and not again on a resume.
+    `annealed` keeps its trajectories in `out`/trajectories, made before training (which `until` does not count) and not
+    again on a resume.
     """
-    if recipe not in (names := (REFLOW.name, *DISTILL)):
+    if recipe not in (names := (ANNEALED.name, *DISTILL)):
         raise UserError(f"recipe {recipe!r}: expected one of {', '.join(names)}")
     config = config or TrainConfig(**DISTILL_DEFAULTS)
-    row, old = DISTILL.get(recipe, REFLOW), load(teacher)
+    row, old = DISTILL.get(recipe, ANNEALED), load(teacher)
     model = load(init if init is not None else teacher)
     records, source = read_data(data)
     crystals, skipped = crystals_of(records, config.max_atoms)
@@ -134,30 +132,34 @@ def distill(
         **card_of(source, len(known), skipped + unknown), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
-    if recipe == REFLOW.name:
+    if recipe == ANNEALED.name:
         plan = Plan(config.teacher_steps, boost=config.teacher_boost, jumps=False)
-        model.card |= {"teacher_steps": plan.steps, "teacher_boost": plan.boost, "passes": config.passes}
-        paired = PairedCrystals(known, model.domain, config.tasks(), config.anchor)
+        model.card |= {
+            "teacher_steps": plan.steps, "teacher_boost": plan.boost, "trajectories": config.trajectories,
+            "sampler": {"prediction": {"jumps": True}}, "not_a_flow_map": "jumps of 1 to 16 steps of an annealed sampler",
+        }  # fmt: skip
         Path(out).mkdir(exist_ok=True)
-        advance = _counter(len(known) * config.passes, until.quiet)
-        paired.pairs = make_pairs(old, paired, Path(out) / "pairs", plan, config.passes, until.seed, advance)
-        if not paired.pairs:
-            raise UserError(f"{teacher}: none of its samples is the true crystal: train it for longer first")
-        return run(model, row, paired, out, config, until, metric=model.domain.metric)
+        order = [int(stream(until.seed, "formula", k).initial_seed() % len(known)) for k in range(config.trajectories)]
+        advance = _counter(len(order), until.quiet)
+        walked = make_trajectories(
+            old, [known[k].numbers for k in order], Path(out) / "trajectories", plan, until.seed, advance
+        )
+        jumps = TrajectoryData(walked, CrystalData(known, model.domain, config.tasks()), config.anchor)
+        return run(model, row, jumps, out, config, until, metric=model.domain.metric, loss=jump_loss)
     ready = CrystalData(known, model.domain, config.tasks(), config.anchor, row.kind)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=model.domain.metric)
 
 
 def _counter(total: int, quiet: bool) -> Callable[[int], None]:
-    """Tells someone who watches how many pairs have been drawn."""
+    """Tells someone who watches how many trajectories have been walked."""
     done = 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
         if not quiet and sys.stderr.isatty():
-            print(f"\rpairs {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+            print(f"\rtrajectories {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
 
     return advance
 

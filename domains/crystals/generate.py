@@ -107,24 +107,10 @@ def generate(
 def _batch(model: FlowMap, requests: Sequence[Request], indices: list[int], plan: Plan, seed: int) -> list[Sample]:
     domain: CrystalDomain = model.domain
     x, condition, mask, clocks = prepare(domain, requests, indices, seed)
-    node = mask["frac"]
     symmetric = [(k, r.orbits) for k, r in enumerate(requests) if r.orbits is not None]
-    state = on_orbits(domain, x, condition, symmetric, lead=True)
-    logits = state["species"]
-    for s, t in pairwise(plan.times()):
-        now, then = ({f: c * u for f, c in clocks.items()} for u in (s, t))
-        raw = cast(dict, model.raw(state, now, then if plan.jumps else now, condition, mask))
-        for k, orbits in symmetric:
-            share_elements(raw["species"][k], orbits)
-        f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
-        gain = annealed(plan.boost, s, t)
-        f["frac"] = f["frac"] * gain
-        moved = cast(dict, model.apply_f(state, f, now, then, mask))
-        state = {n: torch.where(expand(now[n] > 0, v), v, state[n]) for n, v in moved.items()}
-        logits = raw["species"]
-        state = on_orbits(domain, state, condition, symmetric)
+    *_, (_, state, logits) = walk(model, x, condition, mask, clocks, plan, symmetric)
     classes = torch.where((clocks["species"] > 0)[:, None], logits.argmax(-1), state["species"].argmax(-1)).numpy()
-    frac, cells = state["frac"].double().numpy(), domain.cells(state["lattice"], condition, node)
+    frac, cells = state["frac"].double().numpy(), domain.cells(state["lattice"], condition, mask["frac"])
     elements = np.array(domain.config.elements)
     samples = []
     for k, (request, index) in enumerate(zip(requests, indices)):
@@ -138,6 +124,27 @@ def _batch(model: FlowMap, requests: Sequence[Request], indices: list[int], plan
             place = np.where(request.fixed[:, None], request.frac, place)
         samples.append(Sample(index, request, numbers, place, cell))
     return samples
+
+
+def walk(
+    model: FlowMap, x: dict[str, Tensor], condition: dict[str, Tensor], mask: Any, clocks: Mapping[str, Tensor],
+    plan: Plan, symmetric: Sequence[tuple[int, Orbits]] = (),
+) -> Iterator[tuple[float, dict[str, Tensor], Tensor]]:  # fmt: skip
+    """Every step's end from noise to data: its time, the state there, and the elements' logits `[B, N, K]`."""
+    domain: CrystalDomain = model.domain
+    state = on_orbits(domain, x, condition, symmetric, lead=True)
+    for s, t in pairwise(plan.times()):
+        now, then = ({f: c * u for f, c in clocks.items()} for u in (s, t))
+        raw = cast(dict, model.raw(state, now, then if plan.jumps else now, condition, mask))
+        for k, orbits in symmetric:
+            share_elements(raw["species"][k], orbits)
+        f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
+        gain = annealed(plan.boost, s, t)
+        f["frac"] = f["frac"] * gain
+        moved = cast(dict, model.apply_f(state, f, now, then, mask))
+        state = {n: torch.where(expand(now[n] > 0, v), v, state[n]) for n, v in moved.items()}
+        state = on_orbits(domain, state, condition, symmetric)
+        yield t, state, raw["species"]
 
 
 def annealed(boost: float, s: float, t: float) -> float:

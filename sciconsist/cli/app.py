@@ -41,6 +41,7 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("distill", "sciconsist.cli.train:distill", "Teach a trained model to take few steps."),
     ("benchmark molecules", "sciconsist.cli.benchmark:molecules", "Time molecules beside RDKit."),
     ("benchmark core", "sciconsist.cli.benchmark:core", "Train every recipe on targets with known answers."),
+    ("benchmark crystals", "sciconsist.cli.benchmark_crystals:crystals", "Predict the structures of known crystals."),
     ("benchmark climate", "sciconsist.cli.benchmark:climate", "Score every downscaling method on five cases."),
     ("data list", "sciconsist.cli.data:list_data", "List the data sets."),
     ("data get", "sciconsist.cli.data:get", "Say where a data set is, or how to obtain it."),

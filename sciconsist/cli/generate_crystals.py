@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from sciconsist.cli.options import BatchSize, Device, Json, Model, Output, Quiet, Seed, emit, note, progress
+from sciconsist.cli.options import (
+    BatchSize,
+    Device,
+    Json,
+    Model,
+    Output,
+    Quiet,
+    Seed,
+    emit,
+    note,
+    output_folder,
+    progress,
+)
 
 
 def crystals(
@@ -58,32 +70,28 @@ def crystals(
       sciconsist generate crystals -n 5 --from nacl.cif --supercell 2,2,2 --replace Na=Li:1 -o doped
     """
     from sciconsist.errors import PartlyDone
-    from sciconsist.files import check_output
 
-    folder = check_output(output, "folder")
-    from sciconsist.workflows.crystal_output import Folder
-    from sciconsist.workflows.generate_crystals import Crystals, Wish
-    from sciconsist.workflows.models import load_for
+    with output_folder(output) as folder:
+        from sciconsist.workflows.crystal_output import Folder
+        from sciconsist.workflows.generate_crystals import Crystals, Wish
+        from sciconsist.workflows.models import load_for
 
-    wish = Wish(
-        elements=None if elements is None else elements.split(","), formula=formula, atoms=atoms,
-        space_group=space_group, properties=_ranges(properties), charge_balanced=charge_balanced,
-        host=_host(host, supercell, replace or [], vacancy or [], free_sites),
-    )  # fmt: skip
-    flow_map = load_for("crystals", model)
-    if formula is None and host is None and (purpose := flow_map.card.get("intended_use")):
-        note(f"{flow_map.card['name']} is for {purpose}", quiet)
-    request = Crystals(flow_map, wish, steps, seed, raw, batch_size, device)
-    begin = time.monotonic()
-    written = Folder(folder)
-    try:
-        with progress("crystals", count, quiet) as advance:
-            for structure in request.take(count, advance):
-                written.add(structure)
-    except KeyboardInterrupt:
-        note(f"stopped: {folder} has the {written.count} crystals finished so far", quiet)
-        raise
-    written.finish()
+        wish = Wish(
+            elements=None if elements is None else elements.split(","), formula=formula, atoms=atoms,
+            space_group=space_group, properties=_ranges(properties), charge_balanced=charge_balanced,
+            host=_host(host, supercell, replace or [], vacancy or [], free_sites),
+        )  # fmt: skip
+        request = Crystals(load_for("crystals", model), wish, steps, seed, raw, batch_size, device)
+        begin = time.monotonic()
+        written = Folder(folder)
+        try:
+            with progress("crystals", count, quiet) as advance:
+                for structure in request.take(count, advance):
+                    written.add(structure)
+        except KeyboardInterrupt:
+            note(f"stopped: {folder} has the {written.count} crystals finished so far", quiet)
+            raise
+        written.finish()
     figures = {**request.counts.figures(), "seconds": round(time.monotonic() - begin, 2), "steps": steps,
                "seed": seed, "raw": raw, "output": str(folder)}  # fmt: skip
     _report(figures, as_json, quiet)

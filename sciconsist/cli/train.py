@@ -117,7 +117,7 @@ def distill(
     recipe: Annotated[
         str | None,
         typer.Option(
-            "--recipe", help="lmd_fd (molecules), reflow (crystals), emd_fd, psd, lsd, lsd_fd, lmd, cd or ctm."
+            "--recipe", help="lmd_fd (molecules), annealed (crystals), emd_fd, psd, lsd, lsd_fd, lmd, cd or ctm."
         ),
     ] = None,
     config: Config = None,
@@ -137,7 +137,7 @@ def distill(
     \b
     Example:
       sciconsist distill run/model.safetensors --recipe lmd_fd --data qm9-gfn2 --minutes 60 -o student
-      sciconsist distill run --data mp-20-bt --minutes 20 --set teacher_steps=16 --set passes=2 -o student
+      sciconsist distill run --data mp-20-bt --minutes 20 --set trajectories=8000 -o student
     """
     _check_end(minutes, steps)
     with output_folder(output) as folder:

@@ -13,11 +13,17 @@ from pymatgen.core import Lattice, Structure
 from sciconsist.domains.crystals.crystals import crystal_of
 from sciconsist.domains.crystals.files import CrystalRecord
 from sciconsist.domains.crystals.generate import Plan, Request, generate, prepare
-from sciconsist.domains.crystals.lattice import automorphisms
 from sciconsist.errors import UserError
+from sciconsist.flowmap import FlowMap
 from sciconsist.workflows import train_compositions, train_crystals
-from sciconsist.workflows.crystal_data import CrystalData, Tasks
-from sciconsist.workflows.crystal_pairs import Pair, PairedCrystals, aligned, make_pairs, prior
+from sciconsist.workflows.crystal_data import CrystalData
+from sciconsist.workflows.crystal_trajectories import (
+    STOPS,
+    Trajectory,
+    TrajectoryData,
+    jump_loss,
+    make_trajectories,
+)
 from sciconsist.workflows.models import load
 from sciconsist.workflows.runs import Until
 
@@ -141,79 +147,100 @@ def test_formulas_are_held_out_whole() -> None:
         assert all(len(v) == 1 for v in by_formula.values())
 
 
-# --- pairs of a teacher
+# --- distilling the annealed sampler
 
 
-def test_the_noise_of_a_pair_is_the_noise_of_its_sample() -> None:
-    """Whatever batch and padding the sample was drawn in."""
+FORMULAS = [np.array([11, 17] * n) for n in (1, 3, 2, 2, 1, 4)]
+PLAN = Plan(32, boost=2.0, jumps=False)
+
+
+def test_trajectories_are_the_samplers_own(tmp_path: Path) -> None:
+    """Whatever batch they were walked in: from the noise of a sample to the sample, with the stops between."""
     model = small_model()
-    requests = [Request(n, np.array([11, 17] * (n // 2))) for n in (2, 6, 4)]
-    x, *_ = prepare(model.domain, requests, [5, 6, 7], 9)
-    for k, request in enumerate(requests):
-        noise = prior(model.domain, request.size, 9, 5 + k)
-        torch.testing.assert_close(noise["frac"], x["frac"][k, : request.size])
-        torch.testing.assert_close(noise["lattice"], x["lattice"][k])
+    walked = make_trajectories(model, FORMULAS, tmp_path / "walked", PLAN, 9)
+    samples = list(generate(model, [Request(len(f), f) for f in FORMULAS], PLAN, seed=9))
+    for k, (w, sample) in enumerate(zip(walked, samples)):
+        x, condition, _, _ = prepare(model.domain, [Request(len(FORMULAS[k]), FORMULAS[k])], [k], 9)
+        np.testing.assert_allclose(w.frac[0], x["frac"][0].numpy(), atol=1e-6)
+        apart = w.frac[-1] - sample.frac
+        np.testing.assert_allclose(apart - np.round(apart), 0, atol=2e-3)
+        cell = model.domain.cells(torch.from_numpy(w.lattice[-1:]), condition, torch.ones(1, len(w.numbers)))
+        np.testing.assert_allclose(cell[0], sample.cell, atol=1e-2)
+        assert w.frac.shape == (STOPS + 1, len(FORMULAS[k]), 3) and w.lattice.shape == (STOPS + 1, 6)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_alignment_finds_a_crystal_shuffled_moved_and_turned(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    structure = Structure(Lattice.tetragonal(4.0, 6.0), ["Na", "Na", "Cl", "O", "O"], rng.uniform(size=(5, 3)))
-    c = crystal_of(structure)
-    bases = np.round(np.linalg.inv(automorphisms(c.cell).astype(float)))
-    order = np.array([1, 0, 2, 4, 3])
-    sample = ((c.frac @ bases[seed % len(bases)])[order] + rng.uniform(size=3)) % 1.0
-    frac, noise, rms = aligned(c, bases, sample, sample)
-    assert rms < 1e-6
-    apart = noise - frac  # the noise is the sample itself here: moved into the crystal's frame it is the crystal
-    np.testing.assert_allclose(apart - np.round(apart), 0, atol=1e-6)
-
-
-def test_a_pass_is_not_done_twice_and_goes_on_where_it_was_killed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sciconsist.workflows.crystal_pairs.SHARD", 8)
-    monkeypatch.setattr("sciconsist.workflows.crystal_pairs.NEAR", 9.0)
-    monkeypatch.setattr("sciconsist.workflows.crystal_pairs.CELL", 9.0)
+def test_a_pass_goes_on_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciconsist.workflows.crystal_trajectories.SHARD", 2)
     model = small_model()
-    data = PairedCrystals([crystal_of(r.structure) for r in records()], model.domain, Tasks())
-    plan = Plan(2, jumps=False)
-    whole = make_pairs(model, data, tmp_path / "whole", plan, 2, 0)
-    assert sorted(whole) == list(range(24)) and all(len(found) == 2 for found in whole.values())
+    whole = make_trajectories(model, FORMULAS, tmp_path / "whole", PLAN, 0)
     made = sorted((tmp_path / "whole").glob("*.npz"))
-    assert len(made) == 6
-    (tmp_path / "part").mkdir()
-    for path in made[:2]:
-        (tmp_path / "part" / path.name).write_bytes(path.read_bytes())
-    kept = (tmp_path / "part" / made[0].name).stat().st_mtime_ns
-    again = make_pairs(model, data, tmp_path / "part", plan, 2, 0)
-    assert (tmp_path / "part" / made[0].name).stat().st_mtime_ns == kept
-    for row, pairs in whole.items():
-        for a, b in zip(pairs, again[row]):
-            np.testing.assert_allclose(a.frac, b.frac, atol=1e-6)
-            np.testing.assert_allclose(a.noise, b.noise, atol=1e-6)
+    assert len(made) == 3
+    part = tmp_path / "part"
+    part.mkdir()
+    (part / made[1].name).write_bytes(made[1].read_bytes())
+    kept = (part / made[1].name).stat().st_mtime_ns
+    again = make_trajectories(model, FORMULAS, part, PLAN, 0)
+    assert (part / made[1].name).stat().st_mtime_ns == kept
+    for a, b in zip(whole, again, strict=True):
+        np.testing.assert_allclose(a.frac, b.frac, atol=1e-6)
 
 
-def test_batches_take_the_pairs() -> None:
+def jumps(model: FlowMap) -> TrajectoryData:
+    """Straight lines: every atom and the cell at constant velocity."""
+    rng = np.random.default_rng(0)
+    stops = np.linspace(0, 1, STOPS + 1)[:, None, None]
+    walked = []
+    for numbers in FORMULAS * 3:
+        start, velocity = rng.uniform(size=(len(numbers), 3)), rng.uniform(-0.3, 0.3, (len(numbers), 3))
+        velocity -= velocity.mean(0)
+        cells = rng.normal(size=6) + stops[:, 0] * rng.normal(size=6)
+        walked.append(
+            Trajectory(numbers, ((start + stops * velocity) % 1.0).astype(np.float32), cells.astype(np.float32))
+        )
+    crystals = CrystalData([crystal_of(r.structure) for r in records()], model.domain)
+    return TrajectoryData(walked, crystals, anchor=0.0)
+
+
+def test_jumps_are_those_of_few_steps() -> None:
+    data = jumps(small_model())
+    batch = data.batch(torch.arange(12), torch.Generator().manual_seed(0))
+    s, t = batch.times.s["frac"], batch.times.t["frac"]  # type: ignore[union-attr, index]
+    steps = (1 / (s - t)).round()
+    torch.testing.assert_close(1 / (s - t), steps)
+    assert set(steps.int().tolist()) <= {1, 2, 4, 8, 16} and len(set(steps.tolist())) > 2
+    torch.testing.assert_close(s * steps, (s * steps).round())
+    assert (batch.times.s["species"] == 0).all()  # type: ignore[union-attr, index]
+
+
+def test_the_jump_loss_is_zero_for_the_map_itself_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that answers with the jump's own F costs nothing, and its jump ends where the trajectory does."""
     model = small_model()
-    data = PairedCrystals([crystal_of(r.structure) for r in records()], model.domain, Tasks(prediction=1.0, sites_given=0.0),
-                          anchor=0.0)  # fmt: skip
-    marked = {row: [Pair(data.frac[row], np.full((len(data.frac[row]), 3), 0.123), np.full(6, 7.0), 0.0)]
-              for row in range(12)}  # fmt: skip
-    data.pairs = marked
-    batch = data.paired(np.arange(24), torch.Generator().manual_seed(0))
-    told = batch.noise["lattice"][:, 0] == 7.0  # type: ignore[index, call-overload]
-    assert told.tolist() == [True] * 12 + [False] * 12
+    batch = jumps(model).batch(torch.arange(12), torch.Generator().manual_seed(1))
+    s, t = batch.times.s, batch.times.t  # type: ignore[union-attr]
+    arc = batch.x0["frac"] - batch.noise["frac"]  # type: ignore[index, call-overload]
+    arc = (arc - torch.round(arc)) / (t["frac"] - s["frac"])[:, None, None]  # type: ignore[index]
+    u = (batch.x0["lattice"] - batch.noise["lattice"]) / (t["lattice"] - s["lattice"])[:, None]  # type: ignore[index, call-overload]
+    exact = {"frac": arc, "lattice": batch.noise["lattice"] - s["lattice"][:, None] * u,  # type: ignore[index, call-overload]
+             "species": 100.0 * batch.noise["species"]}  # fmt: skip  # type: ignore[index, call-overload]
+    given = {"times": batch.times, "condition": batch.condition, "mask": batch.mask}
+    assert float(jump_loss(model, None, batch.x0, batch.noise, **given).total) > 0.1
+    monkeypatch.setattr(model, "raw", lambda *_: exact)
+    assert float(jump_loss(model, None, batch.x0, batch.noise, **given).total) < 1e-6
+    end = model.apply_f(batch.noise, exact, s, t, batch.mask)
+    torch.testing.assert_close(end["lattice"], batch.x0["lattice"], atol=1e-5, rtol=0)  # type: ignore[index, call-overload]
+    apart = (end["frac"] - batch.x0["frac"]) * batch.mask["frac"][..., None]  # type: ignore[index, call-overload]
+    torch.testing.assert_close(apart - apart.round(), torch.zeros_like(apart), atol=1e-5, rtol=0)
 
 
-def test_distilling_by_reflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sciconsist.workflows.crystal_pairs.NEAR", 9.0)
+def test_distilling_the_annealed_sampler(tmp_path: Path) -> None:
     run, student = tmp_path / "run", tmp_path / "student"
     train_crystals.train(records(), run, config(), until=Until(steps=2))
-    options = config(teacher_steps=2, teacher_boost=1.0)
-    train_crystals.distill(run, records(), student, config=options, until=Until(steps=2, seed=1))
+    options = config(teacher_steps=16, teacher_boost=1.0, trajectories=9)
+    train_crystals.distill(run, records(), student, config=options, until=Until(steps=3, seed=1))
     card = load(student).card
-    assert card["recipe"] == "reflow" and card["teacher_steps"] == 2 and card["teacher"] == "run"
-    assert len(list((student / "pairs").glob("*.npz"))) == 1
+    assert card["recipe"] == "annealed" and card["teacher_steps"] == 16 and card["teacher"] == "run"
+    assert card["sampler"]["prediction"]["jumps"] and "not_a_flow_map" in card
+    assert len(list((student / "trajectories").glob("*.npz"))) == 1
+    assert not equal(weights(run), weights(student))
     with pytest.raises(UserError, match="nonsense"):
         train_crystals.distill(run, records(), tmp_path / "other", "nonsense", until=Until(steps=1))
