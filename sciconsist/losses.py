@@ -78,7 +78,7 @@ def flow_map_loss(
         target = map_fields(lambda *a: merge(index, *a), target, split, times.s, times.t)
     found = compare(model, recipe, x, target, times, off, condition, mask, metric, field_weights)
     if weighting is not None:
-        found.per_sample = weighting.weigh(found.per_sample, times.s, times.t)
+        found.per_sample = weighting.weigh(found.per_sample, times.s, times.t, off)
         found.total = found.per_sample.mean()
     return found
 

@@ -72,14 +72,6 @@ def average(tensors: Sequence[Tensor]) -> None:
             tensor.copy_(part.view_as(tensor))
 
 
-def mean(values: Tensor) -> Tensor:
-    """Mean over the rows of all processes."""
-    found = values.mean()
-    if join()[1] > 1:
-        average([found])
-    return found
-
-
 def agree(*tensors: Tensor) -> None:
     """The first process's values for all, in place."""
     for tensor in tensors:

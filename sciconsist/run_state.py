@@ -115,17 +115,20 @@ class Run:
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.99))
         self.step, self.seconds, self.skipped, self.failures = 0, 0.0, 0, 0
 
-    def advance(self, total: Tensor, clip: float) -> Tensor:
-        """Backward, clip, update, average. Without finite loss and gradient no weight changes."""
+    def advance(self, total: Tensor, clip: float, figures: dict[str, Tensor]) -> Tensor:
+        """Backward, clip, update, average. Without finite loss and gradient no weight changes.
+
+        `figures` are the step's loss and its parts; of several processes they become the means.
+        """
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         if self.place[1] > 1:
-            total = total.detach().clone()
-            average([*(gradient(p) for g in self.optimizer.param_groups for p in g["params"]), total])
+            gradients = [gradient(p) for g in self.optimizer.param_groups for p in g["params"]]
+            average([*gradients, *figures.values()])
         parameters = [p for p in self.model.parameters() if p.grad is not None]  # a learned weight is not clipped
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip if clip > 0 else math.inf)
         self.step += 1
-        if bool(torch.isfinite(norm) & torch.isfinite(total)):
+        if bool(torch.isfinite(norm) & torch.isfinite(figures["loss"])):
             self.optimizer.step()
             self.failures = 0
             if self.ema is not None:

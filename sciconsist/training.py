@@ -159,8 +159,9 @@ def fit(
             generator = stream(seed, "fit", run.step, device=device)
             with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
                 parts = step_loss(loss, model, own, batch, now, generator, teacher, run, metric, coupling)
-            norm = run.advance(parts.total, clip)
-            window.append({"loss": parts.total.detach(), "grad_norm": norm, **parts.parts})
+            figures = {"loss": parts.total.detach().clone(), **parts.parts}
+            norm = run.advance(parts.total, clip, figures)
+            window.append({**figures, "grad_norm": norm})
             if run.failures >= PATIENCE:
                 message = diverged(run, lr * factor)
                 if folder is not None and (last := load_state(folder)) is not None:

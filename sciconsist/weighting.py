@@ -30,14 +30,19 @@ class LearnedWeight(nn.Module):
         u: Tensor = self.linear(torch.cat([self.embedding(v.float()) for a, b in pairs for v in (a, b, a - b)], -1))
         return u[:, 0]
 
-    def weigh(self, losses: Tensor, s: Times, t: Times) -> Tensor:
+    def weigh(self, losses: Tensor, s: Times, t: Times, off: Tensor) -> Tensor:
         """Weighted losses `[B]`, whose gradient trains the network, and u beside it; neither feels the other's.
 
-        Weights are divided by their mean over the batch: u shifts the network's attention, not the size of its
-        gradient, on which clipping depends.
+        Weights are divided by their mean over the batch's diagonal and over the rest of it (`off`, `[B]`): u moves
+        attention between times, and leaves the size of the gradient, on which clipping depends, and the anchor's
+        share of it. Without the latter a semigroup that holds already outweighs the data, and the map drifts off.
         """
         u = self(s, t)
         weight = torch.exp(-u.detach())
-        mean = parallel.mean(weight)
+        groups = torch.stack([~off, off]).to(weight.dtype)
+        sums = torch.stack([groups @ weight, groups.sum(1)])
+        if parallel.join()[1] > 1:
+            parallel.average([sums])
+        mean = (sums[0] / sums[1].clamp_min(1e-12)) @ groups
         own = losses.detach() * torch.exp(-u) + u
         return losses * (weight / mean).to(losses.dtype) + (own - own.detach()).to(losses.dtype)

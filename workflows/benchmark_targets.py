@@ -1,18 +1,20 @@
-"""The six targets of the core's benchmark: data, a network, the exact map from noise where there is one."""
+"""The seven targets of the core's benchmark: data, a network, the exact map from noise where there is one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sciconsist.exact import Mixture, TorusMixture
+from sciconsist.exact import Gaussian, Mixture, TorusMixture
 from sciconsist.flowmap import FlowMap
 from sciconsist.geometry import Euclidean, Geometry, Simplex, Torus
+from sciconsist.nn.fields import Fields
 from sciconsist.nn.mlp import MLP
 from sciconsist.nn.points import Points
 from sciconsist.paths import Linear
@@ -153,4 +155,47 @@ def points() -> Target:
     )
 
 
-TARGETS: dict[str, Target] = {t.name: t for t in (gaussians8(), mixture1d(), torus(), categories(), points(), moons())}
+def field() -> Target:
+    """A Gaussian random field on a periodic 8 x 8 grid, power falling with wave number as (1 + k^2)^-2: `[B, 1, 8, 8]`.
+
+    A stand-in for a climate residual: the network is convolutional, and the small scales, with a hundredth of the
+    largest one's power, are what a short training loses. W2 is between amplitudes in four bands of wave number,
+    each relative to its true root mean square.
+    """
+    side = 8
+    k = torch.fft.fftfreq(side, 1 / side, dtype=F64)
+    wave = (k[:, None].square() + k.square()).sqrt()
+    power = (1 + wave.square()) ** -2
+    power = power / power.mean()  # unit variance at every point
+    shifts = torch.fft.ifft2(power).real
+    place = torch.arange(side)
+    row, column = (v.flatten() for v in torch.meshgrid(place, place, indexing="ij"))
+    law = Gaussian(
+        torch.zeros(side * side, dtype=F64),
+        shifts[(row[:, None] - row) % side, (column[:, None] - column) % side],
+    )
+    edges = (0.0, 1.5, 2.5, 3.5, 9.0)
+    bands = torch.stack([((wave >= a) & (wave < b)).double() for a, b in pairwise(edges)]).flatten(1)
+    bands = bands / (bands * power.flatten()).sum(1, keepdim=True) / side**2
+
+    def draw(count: int, generator: torch.Generator) -> tuple[Tensor, None]:
+        white = torch.randn(count, 1, side, side, generator=generator, dtype=F64)
+        return torch.fft.ifft2(torch.fft.fft2(white) * power.sqrt()).real.float(), None
+
+    def amplitudes(x: Tensor, mask: Any) -> Tensor:
+        return (torch.fft.fft2(x.double()).abs().square().flatten(1) @ bands.T).sqrt()
+
+    return Target(
+        "field",
+        draw,
+        lambda seed: FlowMap(fresh(Fields, seed)),
+        lambda noise: law.flow_map(Linear(), noise.double().flatten(1), 1.0, 0.0).view_as(noise),
+        compare=amplitudes,
+        batch=48,
+        rate=4e-3,
+    )
+
+
+TARGETS: dict[str, Target] = {
+    t.name: t for t in (gaussians8(), mixture1d(), torus(), categories(), points(), moons(), field())
+}

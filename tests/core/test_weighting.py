@@ -63,7 +63,7 @@ def test_it_tells_the_diagonal_from_the_gaps(generator: torch.Generator) -> None
         t = s * (1 - gap)
         losses = expected(s, t) * torch.randn(512, generator=generator).square()
         optimizer.zero_grad()
-        weighting.weigh(losses, s, t).mean().backward()
+        weighting.weigh(losses, s, t, s != t).mean().backward()
         optimizer.param_groups[0]["lr"] = 0.05 * (1 - k / 400)
         optimizer.step()
     s = torch.tensor([0.8, 0.8, 0.8, 0.4, 0.4])
@@ -87,6 +87,19 @@ def test_the_size_of_the_networks_gradient_stays(generator: torch.Generator) -> 
         own = (1 - plain.per_sample * torch.exp(-torch.tensor(u))).mean()
         assert torch.allclose(bias.double(), own.detach(), rtol=1e-5)
         assert found.parts["diagonal"] == plain.parts["diagonal"]
+
+
+def test_the_anchor_keeps_its_share(generator: torch.Generator) -> None:
+    """However small the losses off the diagonal are, the mean weight there and on it is one."""
+    weighting = LearnedWeight()
+    torch.nn.init.normal_(weighting.linear.weight, generator=generator)
+    s = torch.rand(64, generator=generator)
+    t = torch.where(torch.arange(64) % 4 == 0, s * 0.3, s)
+    ones = torch.ones(64)
+    weights = weighting.weigh(ones, s, t, s != t).detach()
+    assert weights.std() > 0.3
+    for group in (s == t, s != t):
+        assert torch.allclose(weights[group].mean(), ones[0], rtol=1e-5)
 
 
 def test_a_run_keeps_its_learned_weight(tmp_path: FilePath) -> None:

@@ -59,10 +59,36 @@ def test_the_table_says_what_diverged() -> None:
         "target": "moons",
         "recipe": "psd",
         "stress": False,
+        "seed": 0,
         "w2": [math.inf] * 3,
         "rmse": math.inf,
         "diverged": True,
     }
     assert "diverged / diverged / diverged" in table([row])
     assert [number(v) for v in (None, 0.1234, 1.5, 123.4, 5e6)] == ["-", ".123", "1.50", "123", "5e+06"]
-    assert len(list(jobs(("fm",), tuple(TARGETS), True))) == 6 * 4 - 1 + 1  # points has no exact map; one under stress
+    assert len(list(jobs(("fm",), tuple(TARGETS), True))) == 7 * 4 - 1 + 1  # points has no exact map; one under stress
+
+
+def test_seeds_are_averaged() -> None:
+    rows = [
+        {
+            "target": "moons", "recipe": "ect", "stress": False, "seed": k, "w2": [v, 0.4, 0.3], "rmse": v,
+            "cost": 1.0, "gradient": 2 * v,
+        }
+        for k, v in ((0, 0.4), (1, 0.6))
+    ]  # fmt: skip
+    text = table(rows)
+    assert "| ect | .500 / .400 / .300 |" in text and "means of 2 seeds, which are 40% of it apart" in text
+    assert "| ect | 1.00 | 1.20 |" in text
+
+
+def test_a_warm_run_begins_with_flow_matching(tmp_path: Path) -> None:
+    """After one training step of no size the recipe draws what the teacher's map draws."""
+    cold, warm = (Bench(TARGETS["mixture1d"], 20, 0, flag) for flag in (False, True))
+    teacher = warm.teacher(warm.noise[0], 1.0, 0.0).detach()
+    assert benchmark_core.run(warm, "ect", False)["w2"][0] < benchmark_core.run(cold, "ect", False)["w2"][0]
+    assert warm.distance(teacher) > 0
+    for flag in (False, True, True):
+        benchmark_core.benchmark_core(tmp_path, recipes=("ect",), targets=("mixture1d",), steps=20, warm=flag)
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert [r["warm"] for r in lines] == [False] * 4 + [True] * 4
