@@ -14,7 +14,7 @@ def core(
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder; a run in it goes on.")],
     recipes: Annotated[str | None, typer.Option("--recipes", help="Some recipes: lsd,ect,psd.")] = None,
     targets: Annotated[str | None, typer.Option("--targets", help="Some targets: gaussians8,torus.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=20, help="Training steps a run; 400.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=20, help="Training steps a run (400).")] = None,
     stress: Annotated[bool, typer.Option(help="Train once more at a high rate and a small batch.")] = True,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Average over so many seeds, from --seed on.")] = 1,
     warm: Annotated[bool, typer.Option("--warm", help="Begin every recipe with flow matching's weights.")] = False,
@@ -22,7 +22,9 @@ def core(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train every recipe on seven small targets with known answers: MINUTES of one core a seed.
+    """Train every recipe on seven small targets with known answers, 400 steps each unless --steps says.
+
+    A quarter of an hour of one core a seed; on a shared one as much longer.
 
     The folder gets results.jsonl, a line a run, and table.md. Call it again to go on after Ctrl-C.
 
