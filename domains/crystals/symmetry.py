@@ -62,6 +62,7 @@ class Group:
         self.inverse = np.round(np.linalg.inv(self.rotations))
         if not self.sites:
             self.sites = wyckoff_positions(self.rotations, self.translations)
+        self.reach = reachable(self.sites)
 
     def symmetric_gram(self, gram: np.ndarray) -> np.ndarray:
         """The mean metric `[3, 3]` over the group: what its cells have."""
@@ -195,13 +196,27 @@ class Orbits:
         return np.linalg.cholesky(gram)
 
 
+def reachable(sites: Sequence[Site], largest: int = 512) -> int:
+    """Atom counts that some choice of positions has, as the bits of a number: bit n is set where n atoms fit."""
+    bits, every = 1, (1 << (largest + 1)) - 1
+    for site in sites:
+        if site.freedom == 0:
+            bits |= (bits << site.multiplicity) & every
+    for site in (s for s in sites if s.freedom > 0):
+        while (more := (bits | (bits << site.multiplicity)) & every) != bits:
+            bits = more
+    return bits
+
+
 def draw_orbits(
-    g: Group, counts: Sequence[int], rng: np.random.Generator, tries: int = 200
+    g: Group, counts: Sequence[int], rng: np.random.Generator, tries: int = 60
 ) -> tuple[list[Site], list[int]] | None:
     """Wyckoff positions whose multiplicities add up to each count, drawn at random: sites and which count each serves.
 
     A position without a free direction holds one orbit. None where nothing fits.
     """
+    if not all(g.reach >> count & 1 for count in counts):
+        return None
     fixed = [k for k, s in enumerate(g.sites) if s.freedom == 0]
     free = [k for k, s in enumerate(g.sites) if s.freedom > 0]
     for _ in range(tries):
@@ -227,7 +242,7 @@ def draw_orbits(
 
 
 def plan_orbits(
-    number: int, size: int, numbers: np.ndarray | None, seed_rng: np.random.Generator, tries: int = 30
+    number: int, size: int, numbers: np.ndarray | None, seed_rng: np.random.Generator, tries: int = 12
 ) -> Orbits:
     """Orbits of a space group for a crystal of `size` atoms (of `numbers` when given) that make this group and none above.
 
@@ -240,6 +255,8 @@ def plan_orbits(
         g = group(number, rows[int(seed_rng.choice(len(rows), p=weights / weights.sum()))][1])
         drawn = draw_orbits(g, [int(c) for c in counts], seed_rng)
         if drawn is None:
+            if not all(g.reach >> int(c) & 1 for c in counts):
+                break  # in no setting: they have the same positions
             continue
         sites, owner = drawn
         ends = np.cumsum([s.multiplicity for s in sites])
