@@ -49,6 +49,11 @@ def arpege(split: str = "all") -> Source:
     return open_source(_opened("arpege-nw", split), ["t2m"])
 
 
+def arome(split: str) -> Source:
+    """Hourly precipitation of one forecast day: ARPEGE at 0.1 degrees ("coarse") and AROME at 0.025 ("fine")."""
+    return open_source(_opened("arpege-arome", split))
+
+
 def era_interim(split: str = "all") -> Source:
     """ERA-Interim, one global month: sp, t2m, tp, u10, v10 at 0.75 degrees."""
     return open_source(_opened("era-interim", split))

@@ -200,12 +200,13 @@ _TABLE = (
     ),
     Dataset(
         "fmi-radar", "climate", "Radar rain rate, Finland, 5 minutes, about 1 km", "https://en.ilmatieteenlaitos.fi/open-data",
-        "CC BY 4.0", "Finnish Meteorological Institute", {"all": ("fmi_radar_20160928.nc",)},
+        "CC BY 4.0", "Finnish Meteorological Institute", {"all": ("fmi_radar_20160928.nc",)}, "radar:fmi",
     ),
     Dataset(
         "arpege-arome", "climate", "One ARPEGE and AROME run, 2018-05-01, north-west France", "Météo-France",
         "Etalab 2.0", "Météo-France",
         {"coarse": ("arpege_arome/arpege_PRECIP_NW_*.grib",), "fine": ("arpege_arome/arome_PRECIP_NW_*.grib",)},
+        "reanalysis:arome",
     ),
     Dataset(
         "arpege-nw", "climate", "ARPEGE 0.1 degree hourly t2m, 2018-05-01, north-west France", "Météo-France",

@@ -20,6 +20,7 @@ from sciconsist.errors import UserError
 from sciconsist.extras import need
 
 from . import probe
+from .accumulated import step_amounts
 from .axes import Axes, find_axes
 from .fields import Fields
 from .times import iso, periods
@@ -102,7 +103,7 @@ def open_source(where: str | Path | xr.Dataset, variables: Sequence[str] | None 
     `variables` picks some, by canonical name or the file's own. Raises UserError with one line.
     """
     dataset, label = (where, "the dataset") if isinstance(where, xr.Dataset) else (open_dataset(where), str(where))
-    dataset = _one_expver(dataset)
+    dataset = step_amounts(_one_expver(dataset), label)
     found = _variables(dataset, label, variables)
     axes, dataset = find_axes(dataset, list(found.values()), label)
     stamp = dataset[axes.stamp]
