@@ -213,8 +213,8 @@ def decode_told(
         totals["hydrogens"] = round(told.values["H_atoms"])
     if not totals or not free.consistent:
         return free
-    graph = decode_graph(atoms, bonds, *rest, **totals)
-    return graph if graph.consistent and (exact or graph.gap - free.gap <= RINGS) else free
+    graph = decode_graph(atoms, bonds, *rest, **totals, within=None if exact else free.gap + RINGS)
+    return graph if graph.consistent else free
 
 
 def generate(
