@@ -34,6 +34,8 @@ from sciconsist.workflows.devices import on_device
 from sciconsist.workflows.models import load_for
 
 TRIES = 10  # samples drawn for each crystal asked for, before we give up
+STALE = 20  # duplicates without a new crystal after which there seem to be no more
+MORE = 16  # samples at least in a further batch, once some were rejected
 NEAR = 0.5  # of the sum of two atomic radii: nearer atoms are no crystal
 ATTEMPTS = 40  # sizes and compositions tried for a space group that cannot hold them
 BALANCING = 50  # compositions drawn for one whose charges balance
@@ -220,8 +222,9 @@ class Crystals:
         counts = self.counts = Counts(requested=n)
         seen = Catalogue()
         limit = n if self.raw else TRIES * n + 50
-        while counts.written < n and counts.drawn < limit:
-            size = min(self.batch_size, n - counts.written, limit - counts.drawn)
+        stale = 0
+        while counts.written < n and counts.drawn < limit and stale < STALE:
+            size = min(self.batch_size, max(n - counts.written, MORE if counts.drawn else 1), limit - counts.drawn)
             indices = range(counts.drawn, counts.drawn + size)
             options: dict[str, Any] = {"seed": self.seed, "first": counts.drawn, "batch_size": size}
             for sample in draw(self.model, self.requests(indices), self.plan, **options):
@@ -230,11 +233,16 @@ class Crystals:
                 reason = "not finite" if structure is None else "" if self.raw else self.fault(structure, sample, seen)
                 if reason or structure is None:
                     counts.rejected[reason] += 1
+                    stale += reason == "duplicate"
+                    if stale == STALE:
+                        break
                     continue
-                counts.written += 1
+                counts.written, stale = counts.written + 1, 0
                 structure.properties.update(self.origin(sample.index))
                 progress(1)
                 yield structure
+                if counts.written == n:
+                    break
 
     def structure(self, sample: Sample) -> Structure:
         if self.wish.host is not None:

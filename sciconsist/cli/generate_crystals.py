@@ -97,8 +97,8 @@ def crystals(
     _report(figures, as_json, quiet)
     if written.count < count:
         raise PartlyDone(
-            f"{folder}: {written.count} of {count} crystals after {request.counts.drawn} samples: the request leaves "
-            f"too few different ones; rejected: {_reasons(figures['rejected_why'])}"
+            f"{folder}: {written.count} of {count} crystals after {request.counts.drawn} samples: there seem to be "
+            f"no more different ones; rejected: {_reasons(figures['rejected_why'])}"
         )
 
 

@@ -16,7 +16,7 @@ import sciconsist as sc
 from sciconsist.domains.crystals.generate import Plan, annealed
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.workflows.generate_crystals import Crystals, Wish, size_range
+from sciconsist.workflows.generate_crystals import STALE, TRIES, Crystals, Wish, size_range
 
 from .conftest import SYMBOLS, small_model
 
@@ -144,3 +144,12 @@ def test_size_ranges(low: int, high: int) -> None:
     else:
         with pytest.raises(UserError):
             size_range(histogram, f"{low}:{high}")
+
+
+def test_duplicates_end_a_request_and_not_the_patience(small: FlowMap) -> None:
+    """The network's few single-atom cells are soon all there."""
+    request = Crystals(small, Wish(elements=["Fe"], atoms=1), 1)
+    kept = list(request.take(40))
+    assert 1 <= len(kept) < 40
+    assert STALE <= request.counts.rejected["duplicate"] and request.counts.drawn < 40 * TRIES
+    assert list(Crystals(small, Wish(elements=["Fe"], atoms=1), 1, batch_size=3).take(40)) == kept
