@@ -125,7 +125,8 @@ class Run:
         if self.place[1] > 1:
             gradients = [gradient(p) for g in self.optimizer.param_groups for p in g["params"]]
             average([*gradients, *figures.values()])
-        parameters = [p for p in self.model.parameters() if p.grad is not None]  # a learned weight is not clipped
+        groups = self.optimizer.param_groups[: None if self.weighting is None else -1]  # the last one is not clipped
+        parameters = [p for g in groups for p in g["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip if clip > 0 else math.inf)
         self.step += 1
         if bool(torch.isfinite(norm) & torch.isfinite(figures["loss"])):
