@@ -231,7 +231,7 @@ def test_a_stop_keeps_finished_records_and_an_error_leaves_nothing(tmp_path: Pat
 def test_demo(tmp_path: Path) -> None:
     summary = demo(tmp_path / "one", n=8)
     demo(tmp_path / "two", n=8)
-    made = {"molecules.sdf", "report.html", "summary.json"} | ({"crystals"} & set(summary))
+    made = {"molecules.sdf", "report.html", "summary.json", "downscaled.nc"} | ({"crystals"} & set(summary))
     assert {p.name for p in (tmp_path / "one").iterdir()} == made
     for path in (tmp_path / "one").glob("crystals/*.cif"):
         assert path.read_bytes() == (tmp_path / "two" / "crystals" / path.name).read_bytes()
