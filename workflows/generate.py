@@ -15,11 +15,13 @@ from rdkit import Chem
 from sciconsist import __version__
 from sciconsist.domains.molecules.generate import Plan, Sample
 from sciconsist.domains.molecules.generate import generate as draw
+from sciconsist.domains.molecules.gfn2 import CalculationFailed
 from sciconsist.domains.molecules.hydrogens import FAILED
 from sciconsist.domains.molecules.metrics.validity import canonical_smiles, known_smiles, strict_molecule
-from sciconsist.domains.molecules.properties import PROPERTIES, measure
+from sciconsist.domains.molecules.properties import PROPERTIES, gfn2_results, measure
 from sciconsist.domains.molecules.wishes import Wish
 from sciconsist.errors import UserError
+from sciconsist.extras import need
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.devices import on_device
 from sciconsist.workflows.models import load_for
@@ -91,8 +93,8 @@ class Molecules:
     `atoms` counts heavy atoms (9 or "5:9"). `elements` are the only ones allowed (name H to have hydrogens); with
     `every_element` each must occur. `formula`, C7H10O2, says every atom. `properties` are what the model is told,
     {"gap": 6.5, "logp": "1:2"}, the more strongly the larger `guidance` (which doubles the evaluations of a jump); a
-    range that RDKit can check is kept to. `scaffold`, an SDF file, or `linker`, several, are atoms that come out where
-    they are. `novel_to` are SMILES to stay away from.
+    range that RDKit can check is kept to, with `check` also one that takes GFN2-xTB. `scaffold`, an SDF file, or
+    `linker`, several, are atoms that come out where they are. `novel_to` are SMILES to stay away from.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Molecules:
         every_element: bool = False,
         properties: Mapping[str, Range] | None = None,
         guidance: float = 1.0,
+        check: bool = False,
         formula: str | None = None,
         scaffold: str | Path | None = None,
         linker: Sequence[str | Path] | None = None,
@@ -115,7 +118,13 @@ class Molecules:
         plan: Plan | None = None,
     ) -> None:
         self.model = on_device(model, device)
-        self.seed, self.raw = check_seed(seed), raw
+        self.seed, self.raw, self.check = check_seed(seed), raw, check
+        if check:
+            need("tblite", "molecules", "checking properties with GFN2-xTB")
+            if raw or not properties:
+                raise UserError(
+                    "check: drops what misses the properties asked for; not with raw samples, nor without any"
+                )
         counts = formula_counts(model, formula)
         if counts and not (atoms is None and elements is None and scaffold is None and linker is None):
             raise UserError("formula: says every atom; leave out atoms, elements, scaffold and linker")
@@ -172,12 +181,21 @@ class Molecules:
             return "another formula"
         if self.every and self.every != {a.GetSymbol() for a in sample.mol.GetAtoms()}:
             return "an element is missing"
+        try:
+            sample.measured = self.measured(sample.mol)
+        except CalculationFailed:
+            return "GFN2-xTB did not converge"
         for name, (low, high) in self.wish.properties.items():
-            if low < high and PROPERTIES[name].computed is not None:
-                (value,) = measure(sample.mol, [name])
-                if not low <= value <= high:
-                    return f"{name} outside the range"
+            if low < high and not low <= sample.measured.get(name, low) <= high:
+                return f"{name} outside the range"
         return ""
+
+    def measured(self, mol: Chem.Mol) -> dict[str, float]:
+        """Properties asked for, of what came out: RDKit's, and GFN2-xTB's where they are checked."""
+        names = list(self.wish.properties)
+        asked = self.check and any(PROPERTIES[name].computed is None for name in names)
+        values = measure(mol, names, gfn2_results(mol) if asked else None)
+        return {name: float(value) for name, value in zip(names, values) if np.isfinite(value)}
 
     def samples(self, first: int, count: int) -> Iterator[tuple[int, Sample | None]]:
         """Samples of a run of indices; None where the network's output was not finite."""
@@ -202,10 +220,10 @@ class Molecules:
             mol.SetProp("decoded", "repaired" if sample.graph.repaired else "as predicted")
             for name, value in sample.told.items():
                 mol.SetProp(f"requested_{name}", f"{value:.6g}")
-            if sample.told and sample.mol.GetNumBonds():
-                for name, value in zip(sample.told, measure(sample.mol, list(sample.told))):
-                    if value == value:
-                        mol.SetProp(name, f"{value:.6g}")
+            if self.raw and sample.told and mol.GetNumBonds():
+                sample.measured = self.measured(mol)
+            for name, value in sample.measured.items():
+                mol.SetProp(name, f"{value:.6g}")
             if self.wish.given is not None:
                 mol.SetProp("given_atoms", str(len(self.wish.given)))
         mol.SetProp("selection", "raw" if self.raw else "usable")

@@ -66,6 +66,7 @@ class Sample:
     size: int
     told: dict[str, float] = field(default_factory=dict)  # property values the network was told
     wrong: str = ""  # why the atoms given are not in it as they should be
+    measured: dict[str, float] = field(default_factory=dict)  # the same properties of what came out
 
 
 def plan_steps(steps: int, guided: bool = False) -> Plan:

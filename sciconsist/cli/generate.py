@@ -36,6 +36,10 @@ def molecules(
     guidance: Annotated[
         float, typer.Option("--guidance", help="How strongly properties steer; 1 is plain, above it jumps cost twice.")
     ] = 1.0,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Keep to ranges of gap, dipole, energy_per_atom too, by GFN2-xTB (.1 s each)."),
+    ] = False,
     scaffold: Annotated[
         Path | None, typer.Option("--scaffold", help="An SDF file: its atoms stay where they are, others are added.")
     ] = None,
@@ -63,7 +67,7 @@ def molecules(
       sciconsist generate molecules -n 1000 --steps 4 -o mols.sdf
       sciconsist generate molecules -n 50 --atoms 5:7 --elements C,N,O,H -o small.sdf
       sciconsist generate molecules -n 50 --formula C7H10O2 -o isomers.sdf
-      sciconsist generate molecules -n 50 --steps 12 --property gap=5:7 --guidance 2 -o gap.sdf
+      sciconsist generate molecules -n 50 --steps 12 --property gap=5:7 --check -o gap.sdf
       sciconsist generate molecules -n 20 --steps 16 --scaffold core.sdf -o grown.sdf
     """
     from sciconsist.errors import PartlyDone, UserError
@@ -80,8 +84,8 @@ def molecules(
     request = Molecules(
         load_for("molecules", model), steps=steps, seed=seed, raw=raw, atoms=atoms,
         elements=None if elements is None else elements.split(","), batch_size=batch_size, device=device,
-        novel_to=avoid, every_element=every_element, properties=_wanted(wanted), guidance=guidance, formula=formula,
-        scaffold=scaffold,
+        novel_to=avoid, every_element=every_element, properties=_wanted(wanted), guidance=guidance, check=check,
+        formula=formula, scaffold=scaffold,
         linker=None if linker is None else linker.split(","),
     )  # fmt: skip
     begin = time.monotonic()

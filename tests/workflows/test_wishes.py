@@ -12,7 +12,7 @@ from rdkit.Chem import AllChem
 
 from sciconsist.domains.molecules.completion import read_given, rigid
 from sciconsist.domains.molecules.generate import plan_steps
-from sciconsist.domains.molecules.properties import Known, measure, summarise
+from sciconsist.domains.molecules.properties import Known, gfn2_results, measure, summarise
 from sciconsist.domains.molecules.wishes import Wish, draw_told
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -219,3 +219,17 @@ def test_guided_evaluations_are_all_counted(model: FlowMap) -> None:
 def test_properties_that_cannot_be(model: FlowMap, asked: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         Molecules(told_model(model), properties=asked)
+
+
+def test_ranges_that_only_a_calculation_can_check(model: FlowMap) -> None:
+    pytest.importorskip("tblite")
+    asked = {"gap": "7:9"}
+    request = Molecules(model, steps=4, properties=asked, check=True, atoms="5:6")
+    mols = list(request.take(3))
+    assert request.counts.rejected["gap outside the range"] > 0
+    for mol in mols:
+        (gap,) = measure(mol, ["gap"], gfn2_results(mol))
+        assert 7 <= gap <= 9 and float(mol.GetProp("gap")) == pytest.approx(gap, abs=1e-3)
+    for rest in ({"raw": True, "properties": asked}, {}):
+        with pytest.raises(UserError, match="check: drops"):
+            Molecules(model, check=True, **rest)
