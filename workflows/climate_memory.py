@@ -35,9 +35,8 @@ def set_memory(model: FlowMap, site: RegionData, step: float | None) -> None:
 def standardised(model: FlowMap, site: RegionData) -> Tensor:
     """Detail of the truth, `[T, C, H, W]`, in its standard deviations."""
     g = model.domain.transform
-    return (g(site.fine) - g(site.base)) / site.net.local_spread(
-        (0, 0), tuple(site.ground.valid.shape), site.ground.factor
-    )
+    height, width = site.ground.valid.shape
+    return (g(site.fine) - g(site.base)) / site.net.local_spread((0, 0), (height, width), site.ground.factor)
 
 
 def lag1(detail: Tensor, area: Tensor) -> Tensor:
