@@ -106,7 +106,7 @@ def test_what_standing_still_and_one_euler_step_score() -> None:
 
 # about twice what was measured; the exact map is at 0
 FAST = {"ect": 0.3, "meanflow": 0.3, "shortcut": 0.3, "psd": 0.3, "lsd": 0.4, "lsd_fd": 0.45, "ctm": 0.4}
-SLOW = {"ict": 0.4, "ct": 0.6, "cd": 0.4, "scm": 0.4, "imf": 0.3, "alphaflow": 0.3, "soflow": 0.3, "lmd": 0.3}
+SLOW = {"ict": 0.4, "ct": 0.6, "cd": 0.4, "scm": 0.4, "imf": 0.3, "alphaflow": 0.3, "soflow": 0.3, "lmd": 0.25}
 
 
 @pytest.mark.parametrize(
