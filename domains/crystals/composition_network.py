@@ -171,15 +171,15 @@ def formulas_of(classes: Sequence[np.ndarray], order: Sequence[int]) -> Formulas
     place[list(order)] = np.arange(len(order))
     rows = []
     for atoms in classes:
-        found, counts = np.unique(place[atoms], return_counts=True)
-        units = int(np.gcd.reduce(counts))
-        rows.append((len(atoms), units, found, counts // units))
+        found, amounts = np.unique(place[atoms], return_counts=True)
+        share = int(np.gcd.reduce(amounts))
+        rows.append((len(atoms), share, found, amounts // share))
     longest = max(len(found) for _, _, found, _ in rows)
     places, counts = np.full((len(rows), longest), -1), np.zeros((len(rows), longest), dtype=int)
     for k, (_, _, found, number) in enumerate(rows):
         places[k, : len(found)], counts[k, : len(found)] = found, number
-    atoms, units = (torch.tensor([row[j] for row in rows]) for j in (0, 1))
-    return Formulas(atoms, units, torch.from_numpy(places), torch.from_numpy(counts))
+    sizes, units = (torch.tensor([row[j] for row in rows]) for j in (0, 1))
+    return Formulas(sizes, units, torch.from_numpy(places), torch.from_numpy(counts))
 
 
 def electronegativity_order(numbers: Sequence[int]) -> list[int]:

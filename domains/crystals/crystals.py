@@ -49,9 +49,9 @@ def crystal_of(structure: Structure, properties: dict[str, float] | None = None)
 
 def structure_of(numbers: Sequence[int], frac: np.ndarray, cell: np.ndarray) -> Structure:
     """A pymatgen Structure of arrays."""
-    from pymatgen.core import Lattice
+    from pymatgen.core import Element, Lattice
 
-    return Structure(Lattice(np.asarray(cell, dtype=np.float64)), [int(z) for z in numbers], frac)
+    return Structure(Lattice(np.asarray(cell, dtype=np.float64)), [Element.from_Z(int(z)) for z in numbers], frac)
 
 
 @dataclass(frozen=True)

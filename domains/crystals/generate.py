@@ -97,7 +97,7 @@ def generate(
         part = requests[begin : begin + batch_size]
         # crystals of like size share a batch, so that little is padding
         order = sorted(range(len(part)), key=lambda k: part[k].size)
-        made = {}
+        made: dict[int, Sample] = {}
         for few in np.array_split(order, max(1, len(part) // 64)):
             indices = [first + begin + int(k) for k in few]
             made |= {s.index: s for s in _batch(model, [part[int(k)] for k in few], indices, plan, seed)}
@@ -205,7 +205,7 @@ def prepare(
         node, torch.tensor([r.values for r in requests], dtype=torch.float32),
         torch.tensor([r.space_group for r in requests]), fixed, allowed,
     )  # fmt: skip
-    mask = domain.masks(node)
+    mask: Any = domain.masks(node)
     x0 = domain.encode(padded, condition)
     noise = cast(dict, per_sample_noise(domain.geometry, x0, seed, indices, mask))
     start = torch.tensor([r.start for r in requests])

@@ -90,7 +90,7 @@ class Host:
         frac = np.array(self.structure.frac_coords)[request.sites]
         moved = (sample.frac @ self.basis) % 1.0
         frac = np.where(request.fixed[:, None], frac, moved)
-        return Structure(self.structure.lattice, [int(z) for z in sample.numbers], frac)
+        return Structure(self.structure.lattice, [Element.from_Z(int(z)) for z in sample.numbers], frac)
 
 
 def supercell(structure: Structure, factors: Sequence[int]) -> Structure:

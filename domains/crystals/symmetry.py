@@ -138,7 +138,9 @@ def count_settings(crystals: Sequence[Crystal], limit: int = 6) -> dict[str, lis
     return {str(g): [[n, list(b)] for b, n in seen[g].most_common(limit)] for g in sorted(seen)}
 
 
-def detect(numbers: Sequence[int], frac: np.ndarray, cell: np.ndarray, tolerance: float = TOLERANCE) -> int:
+def detect(
+    numbers: Sequence[int] | np.ndarray, frac: np.ndarray, cell: np.ndarray, tolerance: float = TOLERANCE
+) -> int:
     """The space group moyopy finds at a tolerance in Å; 0 where it finds none."""
     moyopy = need("moyopy", "screen", "space groups")
     try:
