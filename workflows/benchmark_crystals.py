@@ -35,7 +35,7 @@ class Row:
     cpu_ms: float | None  # a crystal and guess, network and noise, one thread
 
     def row(self) -> dict[str, Any]:
-        parts = {f"match_k{k}": round(v, 4) for k, v in self.match.items()}
+        parts: dict[str, float | None] = {f"match_k{k}": round(v, 4) for k, v in self.match.items()}
         parts |= {f"rmse_k{k}": None if v is None else round(v, 4) for k, v in self.rmse.items()}
         cost = None if self.cpu_ms is None else round(self.cpu_ms, 2)
         return {

@@ -13,7 +13,7 @@ import torch
 from pymatgen.core import Structure
 
 from sciconsist import __version__
-from sciconsist.domains.crystals.adapter import PROPERTIES
+from sciconsist.domains.crystals.adapter import PROPERTIES, composition_of
 from sciconsist.domains.crystals.composition import (
     atoms_of,
     charge_balanced,
@@ -194,9 +194,9 @@ class Crystals:
         """Atomic numbers `[N]` of each sample: the formula's, or drawn; None where each site shall choose its own."""
         if self.units is not None:
             return [atoms_of(self.units, n // sum(self.units.values())) for n in sizes]
-        if self.wish.host is not None or not hasattr(self.model, "composition"):
+        network, elements = composition_of(self.model), np.array(self.domain.config.elements)
+        if self.wish.host is not None or network is None:
             return [None] * len(sizes)
-        network, elements = self.model.composition, np.array(self.domain.config.elements)
         temperature = self.model.card.get("sampler", {}).get("composition", {}).get("temperature", 1.0)
         found: list[np.ndarray | None] = [None] * len(sizes)
         left = list(range(len(sizes)))
@@ -300,7 +300,7 @@ def plan_for(model: FlowMap, steps: int, wish: Wish) -> Plan:
     """How a model divides so many evaluations: as its card says, for elements given or free."""
     if steps < 1:
         raise UserError(f"{steps} steps: expected at least 1")
-    given = wish.formula is not None or wish.host is not None or hasattr(model, "composition")
+    given = wish.formula is not None or wish.host is not None or composition_of(model) is not None
     kind = "prediction" if given else "de_novo"
     return Plan(steps, **model.card.get("sampler", {}).get(kind, {}))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sciconsist.checkpoint import save_model
 from sciconsist.domain import Batch
+from sciconsist.domains.crystals.adapter import composition_of
 from sciconsist.domains.crystals.composition_network import (
     CompositionConfig,
     Formulas,
@@ -52,7 +53,9 @@ class CompositionData:
 
 def likelihood_loss(model: FlowMap, recipe: Any, x0: Any, noise: Any, **_: Any) -> LossParts:
     """Nats a composition, in the form of `flow_map_loss`."""
-    nats = -model.composition.log_likelihood(Formulas(**x0))
+    network = composition_of(model)
+    assert network is not None
+    nats = -network.log_likelihood(Formulas(**x0))
     return LossParts(nats.mean(), nats)
 
 
@@ -67,8 +70,9 @@ def seeded(seed: int) -> Iterator[None]:
 def with_composition(model: FlowMap, other: FlowMap | None = None, seed: int = 0) -> FlowMap:
     """The same crystal model with a composition part: `other`'s, or a fresh one. Raises UserError for other elements."""
     config = {k: v for k, v in model.config.items() if k != "domain"}
+    given = None if other is None else composition_of(other)
     if other is not None:
-        if other.config.get("composition") is None or other.config["elements"] != config["elements"]:
+        if given is None or other.config["elements"] != config["elements"]:
             raise UserError("the model to take compositions from has no such part, or other elements")
         part = other.config["composition"]
     else:
@@ -77,8 +81,8 @@ def with_composition(model: FlowMap, other: FlowMap | None = None, seed: int = 0
     with seeded(seed):
         whole = build({"domain": "crystals", **config, "composition": part})
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("composition.")}
-    if other is not None:
-        weights |= {f"composition.{k}": v for k, v in other.composition.state_dict().items()}
+    if given is not None:
+        weights |= {f"composition.{k}": v for k, v in given.state_dict().items()}
     whole.load_state_dict(weights, strict=other is not None)
     whole.card = dict(model.card)
     return whole
@@ -100,8 +104,10 @@ def train_composition(
     until: Until,
 ) -> FitResult:  # fmt: skip
     """Fit the composition part of `model`, whose other weights stay; `out` gets the whole model of the best step."""
-    whole = model if hasattr(model, "composition") else with_composition(model, seed=until.seed)
-    largest, order = whole.composition.config.largest, whole.composition.config.order
+    whole = model if composition_of(model) is not None else with_composition(model, seed=until.seed)
+    network = composition_of(whole)
+    assert network is not None
+    largest, order = network.config.largest, network.config.order
 
     def ready(part: Sequence[Crystal]) -> Formulas:
         classes = [whole.domain.classes(c.numbers) for c in part if len(c) <= largest]
@@ -118,7 +124,9 @@ def train_composition(
 
     def validate(averaged: FlowMap, step: int) -> Mapping[str, float]:
         nonlocal lowest
-        nats = -float(averaged.composition.log_likelihood(Formulas(*(v.to(until.device) for v in held))).mean())
+        nats = float(
+            likelihood_loss(averaged, None, {k: v.to(until.device) for k, v in held._asdict().items()}, None).total
+        )
         if nats < lowest:
             lowest = nats
             save_model(best, averaged, {**averaged.card, "validation_nats": nats, "composition_steps": step})

@@ -37,8 +37,8 @@ class TrainConfig(RunConfig):
     """What `--config FILE.toml` and `--set key=value` may say."""
 
     network: NetworkConfig = NetworkConfig()
-    species_scale: float = Field(3.0, gt=0)
-    max_atoms: int = Field(20, gt=0)  # larger crystals are left out
+    species_scale: float = Field(default=3.0, gt=0)
+    max_atoms: int = Field(default=20, gt=0)  # larger crystals are left out
     prediction: float = Tasks.prediction  # shares of the batch: see crystal_data.Tasks
     separate: float = Tasks.separate
     cell_given: float = Tasks.cell_given
@@ -46,9 +46,11 @@ class TrainConfig(RunConfig):
     space_group: float = Tasks.space_group
     values: float = Tasks.values
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
-    trajectories: int = Field(8000, gt=0)  # recipe annealed: walks of the teacher, of so many evaluations (16, 32, ...)
-    teacher_steps: int = Field(16, gt=0, multiple_of=STOPS)
-    teacher_boost: float = Field(5.0, ge=0)
+    trajectories: int = Field(
+        default=8000, gt=0
+    )  # recipe annealed: walks of the teacher, of so many evaluations (16, 32, ...)
+    teacher_steps: int = Field(default=16, gt=0, multiple_of=STOPS)
+    teacher_boost: float = Field(default=5.0, ge=0)
     part: Literal["structure", "composition"] = "structure"  # of the model, what is trained
     validation: str = ""  # part=composition: data that choose the best step; else some formulas are held out
 
@@ -56,7 +58,7 @@ class TrainConfig(RunConfig):
         return Tasks(**{name: getattr(self, name) for name in asdict(Tasks())})
 
 
-DISTILL_DEFAULTS = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
+DISTILL_DEFAULTS: dict[str, Any] = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
 DISTILL_RECIPE = "annealed"  # when none is named
 ANNEALED = replace(RECIPES["fm"], name="annealed", paper="jumps along the annealed sampler's stored trajectories")
 

@@ -130,6 +130,13 @@ class CrystalDomain:
         return self.loss(output, target, times.s, mask)[0]  # type: ignore[arg-type]
 
 
+def composition_of(model: FlowMap) -> CompositionNetwork | None:
+    """The part of a crystal model that draws formulas, None where it has none."""
+    part = getattr(model, "composition", None)
+    assert part is None or isinstance(part, CompositionNetwork)
+    return part
+
+
 def from_config(config: dict[str, Any]) -> CrystalDomain:
     """The domain a checkpoint's config describes. Raises pydantic's ValidationError when a key is unknown."""
     return CrystalDomain(CrystalConfig(**config))

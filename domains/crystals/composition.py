@@ -69,7 +69,7 @@ def is_metal(number: int) -> bool:
     return bool(Element.from_Z(number).is_metal)
 
 
-def charge_balanced(numbers: Sequence[int]) -> bool:
+def charge_balanced(numbers: Sequence[int] | np.ndarray) -> bool:
     """Whether one oxidation state an element can add up to zero; elements and alloys of metals alone always do."""
     counts = Counter(int(z) for z in numbers)
     if len(counts) == 1 or all(is_metal(z) for z in counts):

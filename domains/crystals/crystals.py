@@ -47,7 +47,7 @@ def crystal_of(structure: Structure, properties: dict[str, float] | None = None)
     )
 
 
-def structure_of(numbers: Sequence[int], frac: np.ndarray, cell: np.ndarray) -> Structure:
+def structure_of(numbers: Sequence[int] | np.ndarray, frac: np.ndarray, cell: np.ndarray) -> Structure:
     """A pymatgen Structure of arrays."""
     from pymatgen.core import Element, Lattice
 
