@@ -35,8 +35,8 @@ class Scores:
 
 def distances(samples: Sequence[Chem.Mol], reference: Sequence[Chem.Mol]) -> np.ndarray:
     """RMSD `[R, S]` in Å between conformers of one molecule; the graphs must be the same, their order need not."""
-    bare = [Chem.RemoveHs(mol) for mol in samples]
-    real = [Chem.RemoveHs(mol) for mol in reference]
+    bare = [Chem.RemoveAllHs(mol) for mol in samples]
+    real = [Chem.RemoveAllHs(mol) for mol in reference]
     return np.array([[rdMolAlign.GetBestRMS(Chem.Mol(s), r, maxMatches=MATCHES) for s in bare] for r in real])
 
 
