@@ -22,6 +22,7 @@ from sciconsist.domains.climate.grids import refine
 from sciconsist.domains.climate.output import Target, describe
 from sciconsist.domains.climate.targets import by_factor, by_grid, by_points
 from sciconsist.domains.climate.tiles import Tile, tiles
+from sciconsist.domains.climate.times import is_monthly, step_of
 from sciconsist.errors import UserError
 from sciconsist.workflows.tile_runs import TILE, Advance, Plan, to_dataset, to_lazy
 from sciconsist.workflows.tile_work import Held, Job, model_of
@@ -219,6 +220,10 @@ def beyond_training(model: Any, source: Source, target: Target) -> list[str]:
                 f"coarse cells of {source.axes.grid.cell[1]:.3g} degrees are outside what the model was trained on "
                 f"({low:g} to {high:g})"
             )
+    if model.domain.config.site is None and is_monthly(step_of(source.times)):
+        notes.append(
+            "monthly means: this model does not know the period, and may give smooth months twice their spread"
+        )
     return notes
 
 
@@ -232,14 +237,18 @@ def provenance(job: Job, model: Any, source: Source, factor: float | None) -> di
         card = model.card
         found |= {
             "steps": job.steps, "model": str(card.get("name")), "model_sha256": str(card.get("sha256")),
-            "training_data": str(card.get("training_data", "see the model's card")),
-            "training_data_licence": str(card.get("data_licence", "see the model's card")),
+            "training_data": listed(card.get("data")), "training_data_licence": listed(card.get("licence")),
         }  # fmt: skip
     if job.reference is not None:
         found["reference"] = str(job.reference)
     if job.method in ("flow", "lapse"):
         found["orography"] = "ERA5 0.25 degrees, in the package" if job.orography is None else str(job.orography)
     return found
+
+
+def listed(value: Any) -> str:
+    """One text or several of a card, on one line."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "see the model's card")
 
 
 def command_line() -> str:

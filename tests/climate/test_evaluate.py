@@ -19,7 +19,7 @@ from sciconsist.cli import main
 from sciconsist.domains.climate.noise import keyed_normal
 from sciconsist.errors import UserError
 from sciconsist.workflows.climate_report import write_climate_report
-from sciconsist.workflows.downscale import downscale
+from sciconsist.workflows.downscale import downscale, plan
 from sciconsist.workflows.evaluate_climate import evaluate_climate
 from sciconsist.workflows.models import shipped
 from tests.climate.datasets_of import globe, made_up
@@ -153,6 +153,16 @@ def test_a_flow_conserves_repeats_and_differs_between_members(coarse: xr.Dataset
     for name in ("t2m", "tp"):
         off = np.abs(means[name].transpose(*fine[name].dims).values - day[name].values)
         assert off.max() <= 1e-5 * float(day[name].std()) and float(fine.tp.min()) >= 0
+
+
+@needs_model
+def test_monthly_means_get_a_warning_and_the_output_names_what_its_model_learned_from() -> None:
+    months = np.array(["2001-01-01", "2001-02-01", "2001-03-01"], "datetime64[ns]")
+    said = plan(made_up(times=months, names=("t2m",)), 4, members=1).notes
+    assert any("monthly means" in note for note in said)
+    day = plan(made_up(times=2, names=("t2m",)), 4, members=1)
+    assert not any("monthly" in note for note in day.notes)
+    assert "era5-andes" in day.layout.frame.attrs["sciconsist_training_data"]
 
 
 @needs_model
