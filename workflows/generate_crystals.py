@@ -297,12 +297,13 @@ def symbol_of(number: int) -> str:
 
 
 def plan_for(model: FlowMap, steps: int, wish: Wish) -> Plan:
-    """How a model divides so many evaluations: as its card says, for elements given or free."""
+    """How a model divides so many evaluations: as its card says, for elements given or free, or a host."""
     if steps < 1:
         raise UserError(f"{steps} steps: expected at least 1")
-    given = wish.formula is not None or wish.host is not None or composition_of(model) is not None
-    kind = "prediction" if given else "de_novo"
-    return Plan(steps, **model.card.get("sampler", {}).get(kind, {}))
+    given = wish.formula is not None or composition_of(model) is not None
+    kind = "host" if wish.host is not None else "prediction" if given else "de_novo"
+    sampler = model.card.get("sampler", {})
+    return Plan(steps, **sampler.get(kind, sampler.get("prediction", {}) if kind == "host" else {}))
 
 
 def size_range(histogram: dict[int, int], atoms: int | tuple[int, int] | str | None) -> dict[int, int]:

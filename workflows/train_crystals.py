@@ -138,7 +138,8 @@ def distill(
         plan = Plan(config.teacher_steps, boost=config.teacher_boost, jumps=False)
         model.card |= {
             "teacher_steps": plan.steps, "teacher_boost": plan.boost, "trajectories": config.trajectories,
-            "sampler": {"prediction": {"jumps": True}}, "not_a_flow_map": "jumps of 1 to 16 steps of an annealed sampler",
+            "sampler": {"prediction": {"jumps": True}, "host": {"jumps": False}},
+            "not_a_flow_map": "jumps of 1 to 16 steps of an annealed sampler",
         }  # fmt: skip
         Path(out).mkdir(exist_ok=True)
         order = [int(stream(until.seed, "formula", k).initial_seed() % len(known)) for k in range(config.trajectories)]

@@ -109,6 +109,18 @@ def test_train_generate_evaluate(tmp_path: Path, real: Path, capsys: pytest.Capt
     assert 0 < figures["samples"]["novelty"]["unique"] <= 1
 
 
+def test_benchmark(tmp_path: Path, model: Path, real: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rows.json"
+    options = ("--data", real, "--model", model, "--steps", "1,2:3", "-k", 5, "--limit", 4, "--no-baselines", "--quiet")
+    status, text, _ = call(capsys, "benchmark", "crystals", *options, "-o", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert status == 0 and [(r["evaluations"], r["boost"]) for r in rows] == [(1, 0.0), (2, 3.0)]
+    assert all(r["n"] == 4 and 0 <= r["match_k1"] <= r["match_k5"] <= 1 and r["cpu_ms"] > 0 for r in rows)
+    assert "4 crystals" in text
+    status, _, err = call(capsys, "benchmark", "crystals", "--model", model, "--steps", "few", "--quiet")
+    assert status == 2 and "'few'" in err
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [

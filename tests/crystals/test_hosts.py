@@ -117,3 +117,13 @@ def test_bad_requests_name_the_host(changes: list[str], free: list[int], message
     with pytest.raises(UserError, match=message) as caught:
         Host(RUTILE, "rutile.cif", [parse_change(c) for c in changes], free)
     assert "rutile.cif" in str(caught.value)
+
+
+def test_a_host_has_a_sampler_of_its_own() -> None:
+    """A model of jumps along whole trajectories walks, where it starts near a host's sites."""
+    model = small_model()
+    model.card["sampler"] = {"prediction": {"jumps": True}, "host": {"jumps": False}}
+    host = Host(RUTILE, "host", [parse_change("Ti=Si")])
+    assert not Crystals(model, Wish(host=host), 2).plan.jumps and Crystals(model, Wish(formula="TiO2"), 2).plan.jumps
+    del model.card["sampler"]["host"]
+    assert Crystals(model, Wish(host=host), 2).plan.jumps
