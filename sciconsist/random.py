@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -20,6 +21,14 @@ def stream(seed: int, *purpose: str | int, device: str | torch.device = "cpu") -
     words = tuple(p if isinstance(p, str) else int(p) for p in purpose)  # a numpy integer is the integer it is
     digest = hashlib.blake2b(repr((int(seed), *words)).encode(), digest_size=8).digest()
     return torch.Generator(device).manual_seed(int.from_bytes(digest, "little") >> 1)
+
+
+@contextmanager
+def fresh_weights(seed: int) -> Iterator[None]:
+    """First weights that depend on the seed alone: torch draws them from its global state, which is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
+        yield
 
 
 def streams(seed: int, *purpose: str | int, indices: Sequence[int]) -> list[torch.Generator]:

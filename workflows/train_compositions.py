@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from sciconsist.domains.crystals.crystals import Crystal
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.losses import LossParts
-from sciconsist.random import stream
+from sciconsist.random import fresh_weights, stream
 from sciconsist.recipes import RECIPES
 from sciconsist.training import FitResult
 from sciconsist.workflows.models import build, load
@@ -59,14 +58,6 @@ def likelihood_loss(model: FlowMap, recipe: Any, x0: Any, noise: Any, **_: Any) 
     return LossParts(nats.mean(), nats)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Fresh weights that depend on the seed alone: torch draws them from its global state, which is as before afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(stream(seed, "weights").initial_seed())
-        yield
-
-
 def with_composition(model: FlowMap, other: FlowMap | None = None, seed: int = 0) -> FlowMap:
     """The same crystal model with a composition part: `other`'s, or a fresh one. Raises UserError for other elements."""
     config = {k: v for k, v in model.config.items() if k != "domain"}
@@ -78,7 +69,7 @@ def with_composition(model: FlowMap, other: FlowMap | None = None, seed: int = 0
     else:
         largest = max(int(n) for n in config["size_histogram"])
         part = CompositionConfig(order=electronegativity_order(config["elements"]), largest=largest).model_dump()
-    with seeded(seed):
+    with fresh_weights(seed):
         whole = build({"domain": "crystals", **config, "composition": part})
     weights = {k: v for k, v in model.state_dict().items() if not k.startswith("composition.")}
     if given is not None:

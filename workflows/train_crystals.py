@@ -22,14 +22,14 @@ from sciconsist.domains.crystals.generate import Plan
 from sciconsist.domains.crystals.network import NetworkConfig
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.random import stream
+from sciconsist.random import fresh_weights, stream
 from sciconsist.recipes import RECIPES
 from sciconsist.training import FitResult
 from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, read_data
 from sciconsist.workflows.crystal_trajectories import STOPS, TrajectoryData, jump_loss, make_trajectories
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.runs import RunConfig, Until, run
-from sciconsist.workflows.train_compositions import held_out, seeded, train_composition
+from sciconsist.workflows.train_compositions import held_out, train_composition
 from sciconsist.workflows.train_molecules import DISTILL
 
 
@@ -186,7 +186,7 @@ def new_model(crystals: Sequence[Crystal], config: TrainConfig, seed: int = 0) -
         species_scale=config.species_scale,
         network=config.network,
     )
-    with seeded(seed):
+    with fresh_weights(seed):
         return build({"domain": "crystals", **json.loads(whole.model_dump_json())})
 
 

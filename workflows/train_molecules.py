@@ -21,6 +21,7 @@ from sciconsist.domains.molecules.sketch import ELEMENTS, sketch
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
+from sciconsist.random import fresh_weights
 from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.times import Split
 from sciconsist.training import FitResult
@@ -89,12 +90,13 @@ def train(
     names = check_names(list(dict.fromkeys((*config.properties, *config.sketch))))
     values = property_values(records, names)
     told = [summarise(name, values[:, k]) for k, name in enumerate(names)]
-    if init is not None:
-        model = load(init)
-        if told:
-            model = with_properties(model, told, counts_elements(config.sketch))
-    else:
-        model = new_model([r.mol for r in records], config, told)
+    with fresh_weights(until.seed):
+        if init is None:
+            model = new_model([r.mol for r in records], config, told)
+        else:
+            model = load(init)
+            if told:
+                model = with_properties(model, told, counts_elements(config.sketch))
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
     if config.sketch:
         remember_sketches(model, ready, config.sketch)

@@ -157,11 +157,13 @@ def test_formulas_that_cannot_be(model: FlowMap, formula: str, words: str) -> No
         Molecules(model, formula=formula)
 
 
-def test_a_formula_says_it_all(model: FlowMap) -> None:
+def test_a_formula_says_it_all(model: FlowMap, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leave out"):
         Molecules(model, formula="C2H6O", elements=["C", "O", "H"])
+    config = TrainConfig(min_count=1, network={"layers": 1, "width": 32, "heads": 4})  # type: ignore[arg-type]
+    train([shaped(s) for s in SMILES], tmp_path / "run", config, until=Until(steps=1))
     with pytest.raises(UserError, match="cannot be told"):
-        Molecules(load("molecules-qm9gfn2"), formula="C2H6O")
+        Molecules(load(tmp_path / "run"), formula="C2H6O")
 
 
 def test_noise_stays_with_its_element_where_elements_are_told(model: FlowMap) -> None:
@@ -175,3 +177,13 @@ def test_noise_stays_with_its_element_where_elements_are_told(model: FlowMap) ->
     for own, new, kin in zip(noise["atoms"], paired["atoms"], same):
         origin = [int((own == row).all(-1).nonzero()) for row in new]
         assert all(kin[i, j] for i, j in enumerate(origin)) and sorted(origin) == [0, 1, 2]
+
+
+def test_first_weights_follow_from_the_seed(tmp_path: Path) -> None:
+    config = TrainConfig(min_count=1, network={"layers": 1, "width": 32, "heads": 4})  # type: ignore[arg-type]
+    weights = []
+    for k, (noise, seed) in enumerate(((1, 0), (2, 0), (3, 1))):
+        torch.manual_seed(noise)
+        train([shaped(s) for s in SMILES], tmp_path / str(k), config, until=Until(steps=1, seed=seed))
+        weights.append(load(tmp_path / str(k)).state_dict()["net.atom_in.weight"])
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
