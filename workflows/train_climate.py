@@ -105,8 +105,21 @@ def train(
         chosen, end = held_out(len(site), config.hold, config.stretches)
         ready, late = site.part(chosen), [site.part(end)]
     if init is not None:
-        model.load_state_dict(load(init).state_dict())
+        start_from(model, init)
     return phases(model, ready, late, Path(out), config, until, site, step)
+
+
+@torch.no_grad()
+def start_from(model: FlowMap, init: str | Path) -> None:
+    """Takes a model's network, but not what it has measured of its own domain. Raises UserError for other sizes."""
+    found = dict(load(init).named_parameters())
+    for name, own in model.named_parameters():
+        if name not in found or (found[name].shape != own.shape and name != "net.place"):
+            raise UserError(
+                f"--init {init}: its network differs at {name}; set network.* and variables as its card says"
+            )
+        if found[name].shape == own.shape:  # learned numbers of places are those of one lattice
+            own.copy_(found[name])
 
 
 def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[FlowMap, RegionData]:

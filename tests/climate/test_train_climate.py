@@ -11,12 +11,15 @@ import pytest
 import torch
 import xarray as xr
 
+from sciconsist.checkpoint import save_model
 from sciconsist.cli import main
 from sciconsist.domains.climate.conserve import block_mean
+from sciconsist.domains.climate.network import NetworkConfig
 from sciconsist.domains.climate.scores import fair_crps, field_score
+from sciconsist.errors import UserError
 from sciconsist.workflows.climate_data import coarsened, held_out, read_region
 from sciconsist.workflows.models import load
-from sciconsist.workflows.train_climate import TrainConfig, site_model
+from sciconsist.workflows.train_climate import TrainConfig, site_model, start_from
 
 TINY = [
     "--set", "network.width=8", "--set", "network.fine=6", "--set", "network.decoder=8", "--set",
@@ -78,6 +81,22 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert main([*line, "-o", str(tmp_path / "cut"), "--resume"]) == 0
     whole, cut = (load(tmp_path / name).state_dict() for name in ("whole", "cut"))
     assert all(torch.equal(whole[k], cut[k]) for k in whole)
+
+
+def test_a_run_starts_from_another_network_and_keeps_its_own_mean(tmp_path: Path) -> None:
+    region = read_region(own_file(tmp_path))
+    tiny = {"width": 8, "fine": 6, "decoder": 8, "dilations": [1]}
+    first, second = (
+        site_model(region, TrainConfig(folds=2, radius=r, network=NetworkConfig(**tiny)), seed=r)[0] for r in (1, 2)
+    )
+    save_model(tmp_path / "m.safetensors", first)
+    mean = second.net.mean.beta.clone()
+    start_from(second, tmp_path / "m.safetensors")
+    assert torch.equal(second.net.mean.beta, mean)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
+    other = site_model(region, TrainConfig(folds=2, radius=1, network=NetworkConfig(**tiny | {"width": 16})))[0]
+    with pytest.raises(UserError, match=r"network\.\*"):
+        start_from(other, tmp_path / "m.safetensors")
 
 
 def test_several_regions_become_a_model_for_any(tmp_path: Path) -> None:
