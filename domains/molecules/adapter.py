@@ -158,9 +158,10 @@ class MoleculeDomain:
         """Hydrogens and bonded pairs (heavy atoms - 1 + rings) that are told, `[B, 2]`; NaN where not."""
         totals = torch.full((len(node), 2), torch.nan, device=node.device)
         names = [p.name for p in self.config.properties]
-        for k, (name, base) in enumerate((("H_atoms", 0), ("rings", node.sum(1) - 1))):
-            if told is not None and name in names:
-                totals[:, k] = told[:, names.index(name)] + base
+        if told is not None and "H_atoms" in names:
+            totals[:, 0] = told[:, names.index("H_atoms")]
+        if told is not None and "rings" in names:
+            totals[:, 1] = told[:, names.index("rings")] + node.sum(1) - 1
         return totals
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
+from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
@@ -72,10 +74,10 @@ class Sample:
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
-    shape = {"power": 0.8, "start": {1: 0.2, 2: 0.25}.get(refine, 0.3)}
+    power, start = 0.8, {1: 0.2, 2: 0.25}.get(refine, 0.3)
     if guided:
-        return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), guided=True, **shape)
-    return Plan(steps - refine, refine, **shape)
+        return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), power, start, guided=True)
+    return Plan(steps - refine, refine, power, start)
 
 
 def draw_noise(
@@ -201,22 +203,21 @@ def place_atoms(
 
 
 def decode_told(
-    told: Told, exact: bool, atoms: np.ndarray, bonds: np.ndarray, *rest: Any
+    told: Told, exact: bool, atoms: np.ndarray, bonds: np.ndarray, vocabulary: Vocabulary,
+    allowed: np.ndarray | None, charge: int | None,
 ) -> DecodedGraph:  # fmt: skip
     """The likeliest graph with the rings that the network was told, where that costs little.
 
     `exact`: with the hydrogens and rings told at any cost, where there is such a graph.
     """
-    free = decode_graph(atoms, bonds, *rest)
-    totals: dict[str, int] = {}
-    if "rings" in told.values:
-        totals["bonds"] = told.size - 1 + round(told.values["rings"])
-    if exact and "H_atoms" in told.values:
-        totals["hydrogens"] = round(told.values["H_atoms"])
-    as_told = np.count_nonzero(free.orders) == 2 * totals.get("bonds", -1)
-    if not totals or not free.consistent or (as_told and not exact):
+    likeliest = partial(decode_graph, atoms, bonds, vocabulary, allowed, charge)
+    free = likeliest()
+    edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
+    hydrogens = round(told.values["H_atoms"]) if exact and "H_atoms" in told.values else None
+    as_told = edges is None or np.count_nonzero(free.orders) == 2 * edges
+    if not free.consistent or (hydrogens is None and as_told):
         return free
-    graph = decode_graph(atoms, bonds, *rest, **totals, within=None if exact else free.gap + RINGS)
+    graph = likeliest(hydrogens=hydrogens, bonds=edges, within=None if exact else free.gap + RINGS)
     return graph if graph.consistent else free
 
 
