@@ -56,7 +56,9 @@ def split_records(path: Path) -> Iterator[str]:
         _, end, fields = rest.partition("M  END")
         if not end or count or fields.strip():  # a single mol block alone may do without $$$$
             expected = "$$$$" if end else "M  END"
-            raise UserError(f"{path}, record {count + 1}: found the end of the file, expected {expected}; it is cut off")
+            raise UserError(
+                f"{path}, record {count + 1}: found the end of the file, expected {expected}; it is cut off"
+            )
         yield rest
     elif count == 0:
         raise UserError(f"{path}: found an empty file, expected SDF records")
