@@ -183,7 +183,7 @@ def test_first_weights_follow_from_the_seed(tmp_path: Path) -> None:
     config = TrainConfig(min_count=1, network={"layers": 1, "width": 32, "heads": 4})  # type: ignore[arg-type]
     weights = []
     for k, (noise, seed) in enumerate(((1, 0), (2, 0), (3, 1))):
-        torch.manual_seed(noise)
+        torch.random.default_generator.manual_seed(noise)
         train([shaped(s) for s in SMILES], tmp_path / str(k), config, until=Until(steps=1, seed=seed))
         weights.append(load(tmp_path / str(k)).state_dict()["net.atom_in.weight"])
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
