@@ -23,7 +23,7 @@ from sciconsist.domains.climate.network import NetworkConfig
 from sciconsist.domains.climate.times import step_of
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.random import stream
+from sciconsist.random import fresh_weights
 from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.training import FitResult
 from sciconsist.workflows.climate_data import (
@@ -156,7 +156,8 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
         "centre": g.mean((0, 2)).tolist(), "scale": g.std((0, 2)).clamp_min(1e-6).tolist(),
         "spread": spread.clamp_min(1e-6).tolist(),
     }  # fmt: skip
-    model = drawn({"domain": "climate", **plain, **figures}, seed)
+    with fresh_weights(seed):
+        model = build({"domain": "climate", **plain, **figures})
     own = network_of(model)
     assert own.mean is not None and net.mean is not None
     own.mean.load_state_dict(net.mean.state_dict())
@@ -166,13 +167,6 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     unit = unit / torch.tensor([config.emphasis.get(n, 1.0) for n in names])
     ready = RegionData(model.domain, own, fine, coarse, base, seasons, ground, unit, config.crop)
     return model, ready
-
-
-def drawn(config: dict[str, Any], seed: int) -> FlowMap:
-    """A fresh model whose first weights depend on the seed alone; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(stream(seed, "weights").get_state())
-        return build(config)
 
 
 def site_card(region: Region, config: TrainConfig) -> dict[str, Any]:
@@ -204,7 +198,8 @@ def region_model(names: Sequence[str], config: TrainConfig, seed: int = 0) -> tu
         "centre": centre.tolist(), "scale": (square - centre.square()).clamp_min(1e-6).sqrt().tolist(),
         "spread": spread.clamp_min(1e-3).tolist(),
     }  # fmt: skip
-    model = drawn({"domain": "climate", **plain, **figures}, seed)
+    with fresh_weights(seed):
+        model = build({"domain": "climate", **plain, **figures})
     own = network_of(model)
     chosen = [k for k, p in enumerate(kept) if p.name in config.choose]
     train_on = [k for k in range(len(kept)) if k not in chosen]
