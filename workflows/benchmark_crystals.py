@@ -15,8 +15,8 @@ from sciconsist.domains.crystals.metrics.prediction import match_figures, match_
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.crystal_data import crystals_of, read_data
+from sciconsist.workflows.crystal_requests import Wish, plan_for
 from sciconsist.workflows.evaluate_crystals import KNOWN, baselines
-from sciconsist.workflows.generate_crystals import Wish, plan_for
 from sciconsist.workflows.train_crystals import split_known
 
 Advance = Callable[[int], None]
@@ -49,13 +49,13 @@ class Row:
 
 
 def parse_plans(model: FlowMap, text: str) -> list[Plan]:
-    """`1,4,8` as the model's card divides them; `8:6` is 8 evaluations with a boost of 6. Raises UserError."""
+    """`1,4,8` as the model's card divides them; `8:6` is 8 of the annealed sampler, boost 6. Raises UserError."""
     plans = []
     for part in text.split(","):
         steps, _, boost = part.partition(":")
         try:
             plan = plan_for(model, int(steps), Wish(formula="any"))
-            plans.append(plan if not boost else Plan(plan.steps, plan.power, float(boost), plan.jumps))
+            plans.append(plan if not boost else Plan(plan.steps, boost=float(boost), jumps=False))
         except ValueError:
             raise UserError(f"steps {text!r}: expected numbers of evaluations, 1,4,8, or with a boost, 8:6") from None
     return plans

@@ -1,4 +1,4 @@
-"""Builds the Materials Project tables in domains/crystals: `python -m sciconsist.workflows.crystal_tables FOLDER`.
+"""Builds the tables in domains/crystals that come from data: `python -m sciconsist.workflows.crystal_tables FOLDER`.
 
 Needs MP-20-BT and mp_elemental_references.json.gz in SCICONSIST_DATA_DIR. Test crystals stay out.
 """
@@ -16,10 +16,13 @@ from pymatgen.core import Composition
 
 from sciconsist.datasets import registry
 from sciconsist.domains.crystals.files import CrystalRecord
+from sciconsist.domains.crystals.occupations import count_occupations
+from sciconsist.domains.crystals.symmetry import count_settings
 from sciconsist.domains.crystals.thermo import Hull
 from sciconsist.errors import UserError
 from sciconsist.extras import need
 from sciconsist.files import atomic_path
+from sciconsist.workflows.crystal_data import crystals_of
 
 SPLITS = ("train", "large", "val")
 REFERENCES = "mp_elemental_references.json.gz"
@@ -86,6 +89,18 @@ def chgnet_offsets(references: Mapping[str, float]) -> dict[str, Any]:
     return {**ABOUT, "changes": changes, "ev_per_atom": offsets}
 
 
+def symmetry_tables() -> dict[str, dict[str, Any]]:
+    """How the training crystals of each space group lie in their cells, and which Wyckoff positions they occupy."""
+    crystals, _ = crystals_of(registry.load("mp-20-bt", "train"))
+    source = "MP-20-BT train (Materials Project, CC-BY 4.0)"
+    bases = {"source": f"{source}: bases from primitive to Niggli cells by space group, with counts"}
+    positions = {"source": f"{source}: Wyckoff positions occupied together, by space group, with counts"}
+    return {
+        "space_groups.json": {**bases, "settings": count_settings(crystals)},
+        "occupations.json": {**positions, "occupations": count_occupations(crystals)},
+    }
+
+
 def main(folder: Path) -> None:
     places = [root / folder / REFERENCES for root in registry.roots() for folder in registry.FOLDERS]
     references = next((path for path in places if path.is_file()), None)
@@ -96,6 +111,7 @@ def main(folder: Path) -> None:
         ("mp_references.json", elements),
         ("mp_hull.json", hull_energies()),
         ("chgnet_offsets.json", chgnet_offsets(elements["ev_per_atom"])),
+        *symmetry_tables().items(),
     ):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")

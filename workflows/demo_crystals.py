@@ -17,7 +17,8 @@ from sciconsist.domains.crystals.screening import symmetry
 from sciconsist.domains.crystals.thermo import shipped_hull
 from sciconsist.sections import Gallery, Section
 from sciconsist.workflows.crystal_output import Folder
-from sciconsist.workflows.generate_crystals import Crystals, Wish
+from sciconsist.workflows.crystal_requests import Wish
+from sciconsist.workflows.generate_crystals import Crystals
 from sciconsist.workflows.models import DEFAULTS, load_for, shipped
 
 FORMULAS = ("NaCl", "TiO2", "SrTiO3", "GaAs")

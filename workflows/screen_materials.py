@@ -70,7 +70,8 @@ def draw_candidates(
     `wish` as in `generate_crystals.Wish`. The folder appears when it is whole. Raises UserError.
     """
     from sciconsist.workflows.crystal_output import Folder
-    from sciconsist.workflows.generate_crystals import Crystals, Wish
+    from sciconsist.workflows.crystal_requests import Wish
+    from sciconsist.workflows.generate_crystals import Crystals
     from sciconsist.workflows.models import load_for
 
     if folder.exists():

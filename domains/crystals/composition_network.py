@@ -118,8 +118,13 @@ class CompositionNetwork(nn.Module):
         return units + (element + count).sum(1)
 
     @torch.no_grad()
-    def draw(self, sizes: Sequence[int], allowed: np.ndarray | None, uniforms: Tensor, temperature: float) -> list:
+    def draw(
+        self, sizes: Sequence[int], allowed: np.ndarray | None, uniforms: Tensor, temperature: float,
+        atoms_of_each: Sequence[Sequence[int]] | None = None,
+    ) -> list:  # fmt: skip
         """Classes `[N]` of one composition for each size; `allowed` `[K]` of the crystal model's classes.
+
+        With `atoms_of_each` each has so many atoms of its elements, in any order.
 
         `uniforms` `[B, 2 largest + 1]` in [0, 1) are the draws, so that a sample does not depend on its batch. Done in
         float64, where rounding moves no draw to another element. Below a `temperature` of 1 commoner choices win more.
@@ -131,6 +136,14 @@ class CompositionNetwork(nn.Module):
         free = torch.ones(len(order), dtype=torch.bool) if allowed is None else torch.from_numpy(allowed)[order]
         atoms, u = torch.tensor(list(sizes)), uniforms
         units = pick(net.unit_logits(atoms), u[:, 0], temperature) + 1
+        open_counts = None
+        if atoms_of_each is not None:
+            units = torch.tensor([int(np.gcd.reduce(each)) for each in atoms_of_each])
+            shares = [np.array(each) // int(n) for each, n in zip(atoms_of_each, units)]
+            open_counts = torch.from_numpy(
+                np.stack([np.bincount(s, minlength=self.config.largest + 1) for s in shares])
+            )
+        behind = free.flip(0).cumsum(0).flip(0)  # allowed elements from each place on
         left, state = atoms // units, net.first(atoms, units)
         after = torch.full_like(atoms, -1)
         amounts = torch.zeros(len(atoms), len(order), dtype=torch.long)
@@ -138,9 +151,16 @@ class CompositionNetwork(nn.Module):
             rows = left.nonzero().flatten()
             if not len(rows):
                 break
-            h = state[0, rows]
-            place = pick(net.element_logits(h, left[rows], after[rows], free), u[rows, column], temperature)
-            number = pick(net.count_logits(h, left[rows], place, free), u[rows, column + 1], temperature) + 1
+            h, fits = state[0, rows], free
+            if open_counts is not None:  # as many elements have to follow as counts are open
+                fits = free & (behind >= open_counts[rows].sum(1)[:, None])
+            place = pick(net.element_logits(h, left[rows], after[rows], fits), u[rows, column], temperature)
+            amount = net.count_logits(h, left[rows], place, free)
+            if open_counts is not None:
+                amount = amount.masked_fill(open_counts[rows, 1:] == 0, -math.inf)
+            number = pick(amount, u[rows, column + 1], temperature) + 1
+            if open_counts is not None:
+                open_counts[rows, number] -= 1
             amounts[rows, place] = number * units[rows]
             state[:, rows] = net.recurrent(net.step(place, number)[:, None], state[:, rows].contiguous())[1]
             left[rows], after[rows] = left[rows] - number, place

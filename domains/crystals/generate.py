@@ -27,15 +27,19 @@ from sciconsist.state import expand
 class Plan:
     """How a crystal is drawn in `steps` network evaluations.
 
-    `power` bends the time grid, ((n - k) / n)^power: above 1 it crowds the data's end. `boost` scales velocities by
-    1 + boost (1 - s), never past the endpoint: annealed sampling, which is no probability flow. `jumps` tells the network
-    where each step ends (a flow map or a distilled model); otherwise it follows the diagonal (a teacher).
+    `power` bends the time grid, ((n - k) / n)^power: above 1 it crowds the data's end. `jumps` says in how many of the
+    first steps the network is told where they end (True: in all; a flow map or a distilled model); the others follow the
+    diagonal (a teacher). There `boost` scales velocities by 1 + boost (1 - s), never past the endpoint: annealed sampling,
+    which is no probability flow.
     """
 
     steps: int
     power: float = 1.0
     boost: float = 0.0
-    jumps: bool = True
+    jumps: bool | int = True
+
+    def jumps_at(self, k: int) -> bool:
+        return self.jumps is True or k < self.jumps
 
     def times(self, start: float = 1.0) -> list[float]:
         return [start * (1 - k / self.steps) ** self.power for k in range(self.steps)] + [0.0]
@@ -133,14 +137,14 @@ def walk(
     """Every step's end from noise to data: its time, the state there, and the elements' logits `[B, N, K]`."""
     domain: CrystalDomain = model.domain
     state = on_orbits(domain, x, condition, symmetric, lead=True)
-    for s, t in pairwise(plan.times()):
+    for k, (s, t) in enumerate(pairwise(plan.times())):
         now, then = ({f: c * u for f, c in clocks.items()} for u in (s, t))
-        raw = cast(dict, model.raw(state, now, then if plan.jumps else now, condition, mask))
-        for k, orbits in symmetric:
-            share_elements(raw["species"][k], orbits)
+        jump = plan.jumps_at(k)
+        raw = cast(dict, model.raw(state, now, then if jump else now, condition, mask))
+        for row, orbits in symmetric:
+            share_elements(raw["species"][row], orbits)
         f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
-        gain = annealed(plan.boost, s, t)
-        f["frac"] = f["frac"] * gain
+        f["frac"] = f["frac"] * (1.0 if jump else annealed(plan.boost, s, t))
         moved = cast(dict, model.apply_f(state, f, now, then, mask))
         state = {n: torch.where(expand(now[n] > 0, v), v, state[n]) for n, v in moved.items()}
         state = on_orbits(domain, state, condition, symmetric)

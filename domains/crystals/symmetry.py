@@ -26,6 +26,7 @@ GRID = 24  # special points of every group have coordinates in 24ths
 SHIFTS = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
 ORIGINS = np.array(list(product(range(-2, 3), repeat=3)), dtype=float)
 TOLERANCE = 0.01  # Å, of the check that the group came out
+Basis = tuple[int, ...]  # 9 integers, the rows of U: x = U x_primitive
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def wyckoff_positions(rotations: np.ndarray, translations: np.ndarray) -> list[S
 
 
 @lru_cache(maxsize=512)
-def group(number: int, basis: tuple[int, ...] = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> Group:
+def group(number: int, basis: Basis = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> Group:
     """A space group in the cell that `basis` (9 integers, rows) makes of moyopy's primitive one: x = U x_primitive."""
     if not 1 <= number <= 230:
         raise UserError(f"space group {number}: expected 1 to 230")
@@ -115,7 +116,7 @@ def group(number: int, basis: tuple[int, ...] = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> 
 
 
 @lru_cache(maxsize=1)
-def settings() -> dict[int, list[tuple[int, tuple[int, ...]]]]:
+def settings() -> dict[int, list[tuple[int, Basis]]]:
     """For every group of the training data: how often, and by which basis, its primitive cell becomes the Niggli cell."""
     text = resources.files("sciconsist.domains.crystals").joinpath("space_groups.json").read_text(encoding="utf-8")
     return {
@@ -243,6 +244,13 @@ def draw_orbits(
     return None
 
 
+def orbits_of(g: Group, sites: Sequence[Site], owner: Sequence[int], elements: Sequence[int]) -> Orbits:
+    """Atoms in the order of `sites`; `owner` says which of `elements` sits on each."""
+    ends = np.cumsum([s.multiplicity for s in sites])
+    members = [np.arange(e - s.multiplicity, e) for s, e in zip(sites, ends)]
+    return Orbits(g, list(sites), members, [int(elements[o]) for o in owner])
+
+
 def plan_orbits(
     number: int, size: int, numbers: np.ndarray | None, seed_rng: np.random.Generator, tries: int = 12
 ) -> Orbits:
@@ -260,10 +268,7 @@ def plan_orbits(
             if not all(g.reach >> int(c) & 1 for c in counts):
                 break  # in no setting: they have the same positions
             continue
-        sites, owner = drawn
-        ends = np.cumsum([s.multiplicity for s in sites])
-        members = [np.arange(e - s.multiplicity, e) for s, e in zip(sites, ends)]
-        orbits = Orbits(g, sites, members, [int(elements[o]) for o in owner])
+        orbits = orbits_of(g, *drawn, elements)
         if generic(orbits, seed_rng) == number:
             return orbits
     what = f"{size} atoms" if numbers is None else f"{size} atoms of counts {', '.join(map(str, counts))}"

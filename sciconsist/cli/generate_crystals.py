@@ -73,7 +73,8 @@ def crystals(
 
     with output_folder(output) as folder:
         from sciconsist.workflows.crystal_output import Folder
-        from sciconsist.workflows.generate_crystals import Crystals, Wish
+        from sciconsist.workflows.crystal_requests import Wish
+        from sciconsist.workflows.generate_crystals import Crystals
         from sciconsist.workflows.models import load_for
 
         wish = Wish(

@@ -91,6 +91,18 @@ def test_counts_and_allowed_elements_are_exact(sizes: list, allowed: list, seed:
     assert all(allowed[k] for c in found for k in c)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    each=st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=3).filter(lambda n: sum(n) <= LARGEST), min_size=1),
+    barred=st.integers(0, K - 1),
+    seed=st.integers(0, 100),
+)
+def test_atoms_of_each_element_are_exact(each: list, barred: int, seed: int) -> None:
+    sizes, allowed = [sum(n) for n in each], np.arange(K) != barred
+    for classes, wanted in zip(network(seed).draw(sizes, allowed, uniforms(len(sizes), seed), 1.0, each), each):
+        assert sorted(np.unique(classes, return_counts=True)[1]) == sorted(wanted) and barred not in classes
+
+
 def test_a_draw_does_not_depend_on_its_batch() -> None:
     net, u = network(), uniforms(12)
     sizes = [1, 2, 3, 4, 5, 6] * 2

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pymatgen.core import Composition, Structure
 
 import sciconsist as sc
-from sciconsist.domains.crystals.generate import Plan, annealed
+from sciconsist.domains.crystals.generate import Plan, Request, annealed, generate
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.workflows.generate_crystals import STALE, TRIES, Crystals, Wish, size_range
+from sciconsist.workflows.crystal_requests import Requests, Wish, plan_for, size_range
+from sciconsist.workflows.generate_crystals import STALE, TRIES, Crystals
 
 from .conftest import SYMBOLS, small_model
 
@@ -55,8 +56,8 @@ def test_formulas_hold(formula: str, units: int, seed: int) -> None:
 
 
 def test_sizes_follow_the_histogram(small: FlowMap) -> None:
-    request = Crystals(small, Wish(atoms="2:4"), 1)
-    sizes = [r.size for r in request.requests(range(300))]
+    request = Requests(small, Wish(atoms="2:4"), 0)
+    sizes = [r.size for r in request.of(range(300))]
     assert set(sizes) == {2, 3, 4}
     assert all(60 < sizes.count(n) < 140 for n in (2, 3, 4))
 
@@ -105,6 +106,34 @@ def test_times_go_from_noise_to_data() -> None:
     times = Plan(4, power=2.0).times()
     assert times[0] == 1 and times[-1] == 0 and len(times) == 5
     assert all(a > b for a, b in pairwise(times))
+
+
+def test_a_card_has_samplers_by_the_number_of_steps() -> None:
+    model = small_model()
+    few, more = {"jumps": 1, "boost": 9.0}, {"jumps": False, "power": 1.5}
+    model.card["sampler"] = {"prediction": {"jumps": True, "by_steps": {"4": few, "16": more}}}
+    plans = [plan_for(model, steps, Wish(formula="NaCl")) for steps in (3, 4, 15, 16, 40)]
+    assert plans == [Plan(3), Plan(4, **few), Plan(15, **few), Plan(16, **more), Plan(40, **more)]
+    assert [plans[1].jumps_at(k) for k in range(4)] == [True, False, False, False]
+    assert all(plans[0].jumps_at(k) for k in range(3)) and not plans[3].jumps_at(0)
+
+
+def test_steps_after_the_jumps_follow_the_diagonal(small: FlowMap) -> None:
+    """The network is told the end of the first step alone, and only the others are boosted."""
+    request = [Request(4, np.array([11, 11, 17, 17]))]
+    asked: list[bool] = []
+
+    def raw(x: Any, s: Any, t: Any, *args: Any) -> Any:
+        asked.append(bool((s["frac"] != t["frac"]).all()))
+        return type(small).raw(small, x, s, t, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "raw", raw)
+        mixed, boosted = (next(iter(generate(small, request, Plan(3, jumps=1, boost=b)))) for b in (0.0, 4.0))
+        assert asked == [True, False, False] * 2
+    assert np.abs(mixed.frac - boosted.frac).max() > 0
+    all_jumps = [next(iter(generate(small, request, Plan(3, boost=b)))).frac for b in (0.0, 4.0)]
+    np.testing.assert_array_equal(*all_jumps)
 
 
 def test_raw_is_in_order_and_the_default_has_no_duplicates(small: FlowMap) -> None:

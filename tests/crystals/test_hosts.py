@@ -11,7 +11,8 @@ from pymatgen.core import Lattice, Structure
 from sciconsist.domains.crystals.hosts import Host, parse_change, supercell
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.workflows.generate_crystals import Crystals, Wish
+from sciconsist.workflows.crystal_requests import Wish
+from sciconsist.workflows.generate_crystals import Crystals
 
 from .conftest import small_model
 

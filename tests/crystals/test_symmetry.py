@@ -22,7 +22,8 @@ from sciconsist.domains.crystals.symmetry import (
 )
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.workflows.generate_crystals import Crystals, Wish
+from sciconsist.workflows.crystal_requests import Wish
+from sciconsist.workflows.generate_crystals import Crystals
 
 # (group, multiplicities in the primitive cell of positions without a free direction, of all others): International
 # Tables A. In a centred cell a multiplicity is that of the table over the number of lattice points.
