@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from sciconsist.domains.crystals.crystals import Crystal, crystal_of
+from sciconsist.domains.crystals.crystals import crystal_of
 from sciconsist.domains.crystals.metrics.matching import SAME, matcher
 from sciconsist.domains.crystals.occupations import (
     count_occupations,
     draw_occupation,
     known_orbits,
     occupations,
+    occupied,
     position_of,
 )
 from sciconsist.domains.crystals.symmetry import detect, group, settings
@@ -58,8 +59,8 @@ def test_heusler_positions_make_the_heusler_again() -> None:
     made = Structure(Lattice(cell), order.tolist(), frac)
     assert Counter(order) == Counter(numbers) and detect(order, frac, cell) == 225
     assert matcher(SAME).fit(made, HEUSLER)
-    ((_, _, sites, each),) = count_occupations([Crystal(order, frac, cell)])["225"]
-    assert list(each) == [2, 1, 1] and any(o.sites == sites for o in occupations(225))
+    found = occupied(orbits.group, order, frac)
+    assert found is not None and found[1] == (2, 1, 1) and any(o.sites == found[0] for o in occupations(225))
 
 
 @pytest.mark.parametrize("number", [62, 139, 194, 225])
