@@ -38,6 +38,8 @@ from sciconsist.workflows.molecule_requests import (
 )
 
 NOTE = "computer-generated, not synthesised or tested"
+CANDIDATES = 8  # usable samples that the one nearest to a checked value is chosen from
+FARTHER = "farther from the value"
 TRIES, TRIES_GIVEN = 10, 100  # samples drawn for each molecule asked for, before we give up
 GENERATORS = {  # a domain's `function(n, **request)`, imported when it is asked
     "molecules": "sciconsist.workflows.generate:molecules",
@@ -93,7 +95,8 @@ class Molecules:
     `atoms` counts heavy atoms (9 or "5:9"). `elements` are the only ones allowed (name H to have hydrogens); with
     `every_element` each must occur. `formula`, C7H10O2, says every atom. `properties` are what the model is told,
     {"gap": 6.5, "logp": "1:2"}, the more strongly the larger `guidance` (which doubles the evaluations of a jump); a
-    range that RDKit can check is kept to, with `check` also one that takes GFN2-xTB. `scaffold`, an SDF file, or
+    range that RDKit can check is kept to, with `check` also one that takes GFN2-xTB, and a value is come near to: what
+    comes out is the nearest of CANDIDATES samples. `scaffold`, an SDF file, or
     `linker`, several, are atoms that come out where they are. `novel_to` are SMILES to stay away from.
     """
 
@@ -141,6 +144,8 @@ class Molecules:
             self.histogram = sizes_beside(self.histogram, self.wish.given)
         self.plan = plan or plan_for(model, steps, guided=self.wish.guidance != 1.0)
         self.every = {e.strip() for e in elements or ()} if every_element else set()
+        self.values = {name: low for name, (low, high) in self.wish.properties.items() if low == high}
+        self.candidates = CANDIDATES if check and self.values else 1
         self.batch_size = 64 if batch_size is None else batch_size
         if self.batch_size < 1:
             raise UserError(f"batch size {batch_size}: expected at least 1")
@@ -152,28 +157,44 @@ class Molecules:
         if n < 1:
             raise UserError(f"{n} molecules: expected at least 1")
         counts = self.counts = Counts(requested=n)
-        seen: set[str] = set()
-        limit = n if self.raw else (TRIES if self.wish.given is None else TRIES_GIVEN) * n + 200
+        for index, sample in self.first(n) if self.raw else self.chosen(n):
+            mol = _no_molecule() if sample is None else sample.mol
+            counts.repaired += sample is not None and sample.graph.repaired
+            counts.written += 1
+            self.label(mol, index, sample)
+            progress(1)
+            yield mol
+
+    def first(self, n: int) -> Iterator[tuple[int, Sample | None]]:
+        """The first samples as they come."""
+        for begin in range(0, n, self.batch_size):
+            for index, sample in self.samples(begin, min(self.batch_size, n - begin)):
+                self.counts.drawn += 1
+                yield index, sample
+
+    def chosen(self, n: int) -> Iterator[tuple[int, Sample]]:
+        """Usable samples that are what was asked for; of so many `candidates` in turn the one nearest to the values."""
+        counts, seen = self.counts, set[str]()
+        pool: list[tuple[int, Sample, str]] = []
+        limit = self.candidates * (TRIES if self.wish.given is None else TRIES_GIVEN) * n + 200
         while counts.written < n and counts.drawn < limit:
-            size = min(self.batch_size, n - counts.written, limit - counts.drawn)
+            size = min(self.batch_size, self.candidates * (n - counts.written), limit - counts.drawn)
             for index, sample in self.samples(counts.drawn, size):
                 counts.drawn += 1
-                reason, key = ("", "") if self.raw else usable(sample, seen, self.avoid)
-                if not self.raw and not reason and sample is not None:
+                reason, key = usable(sample, seen, self.avoid)
+                if not reason and sample is not None:
                     reason = self.unasked(sample)
                 if reason or sample is None:
                     counts.rejected[reason] += 1
-                    if not self.raw:
-                        continue
-                    mol = _no_molecule()
                 else:
-                    mol = sample.mol
-                    counts.repaired += sample.graph.repaired
-                seen.add(key)
-                counts.written += 1
-                self.label(mol, index, sample)
-                progress(1)
-                yield mol
+                    pool.append((index, sample, key))
+                if len(pool) == self.candidates or (pool and counts.drawn == limit):
+                    nearest = min(pool, key=lambda one: self.distance(one[1]))
+                    if len(pool) > 1:
+                        counts.rejected[FARTHER] += len(pool) - 1
+                    pool.clear()
+                    seen.add(nearest[2])
+                    yield nearest[0], nearest[1]
 
     def unasked(self, sample: Sample) -> str:
         """Why a usable sample is not what was asked for, or ""."""
@@ -189,6 +210,11 @@ class Molecules:
             if low < high and not low <= sample.measured.get(name, low) <= high:
                 return f"{name} outside the range"
         return ""
+
+    def distance(self, sample: Sample) -> float:
+        """How far a sample is from the values asked for, in deviations of the training data."""
+        std = {p.name: p.std for p in self.model.domain.config.properties}
+        return sum(abs(sample.measured.get(name, value) - value) / std[name] for name, value in self.values.items())
 
     def measured(self, mol: Chem.Mol) -> dict[str, float]:
         """Properties asked for, of what came out: RDKit's, and GFN2-xTB's where they are checked."""

@@ -36,14 +36,16 @@ class Plan:
     """How `steps` network evaluations are divided: `jumps` for the graph, then `refine` with the graph held.
 
     `power` bends the time grid of the jumps ((k/n)^power, more than 1 crowds the data end); `start` is the time to
-    which positions are noised again before refinement; `gamma` is how much of each jump is re-noised.
+    which positions are noised again before refinement, `refine_power` bends its grid: what is left to do there is to
+    settle bond lengths, at the data's very end; `gamma` is how much of each jump is re-noised.
     `steps` counts every evaluation of the network.
     """
 
     jumps: int
     refine: int
     power: float = 1.0
-    start: float = 0.3
+    start: float = 0.2
+    refine_power: float = 4.0
     gamma: float = 0.0
     guided: bool = False  # guidance asks the network twice a jump
 
@@ -55,7 +57,7 @@ class Plan:
         return [(1 - k / self.jumps) ** self.power for k in range(self.jumps)] + [0.0]
 
     def refine_times(self) -> list[float]:
-        return [self.start * (1 - k / self.refine) for k in range(self.refine)] + [0.0]
+        return [self.start * (1 - k / self.refine) ** self.refine_power for k in range(self.refine)] + [0.0]
 
 
 @dataclass
@@ -74,10 +76,10 @@ class Sample:
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
-    power, start = 0.8, {1: 0.2, 2: 0.25}.get(refine, 0.3)
+    start = 0.05 if refine == 1 else 0.2
     if guided:
-        return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), power, start, guided=True)
-    return Plan(steps - refine, refine, power, start)
+        return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), start=start, guided=True)
+    return Plan(steps - refine, refine, start=start)
 
 
 def draw_noise(

@@ -16,7 +16,7 @@ from sciconsist.domains.molecules.properties import Known, gfn2_results, measure
 from sciconsist.domains.molecules.wishes import Wish, draw_told
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
-from sciconsist.workflows.generate import Molecules
+from sciconsist.workflows.generate import CANDIDATES, FARTHER, Molecules
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.train_molecules import with_properties
 
@@ -233,3 +233,17 @@ def test_ranges_that_only_a_calculation_can_check(model: FlowMap) -> None:
     for rest in ({"raw": True, "properties": asked}, {}):
         with pytest.raises(UserError, match="check: drops"):
             Molecules(model, check=True, **rest)
+
+
+def test_a_checked_value_gets_the_nearest_of_some(model: FlowMap) -> None:
+    """Of every CANDIDATES usable samples in turn the nearest comes out, whatever the batch."""
+    asked = {"properties": {"logp": 0.5}, "atoms": "5:9"}
+    pytest.importorskip("tblite")
+    request = Molecules(model, check=True, batch_size=7, **asked)
+    chosen = list(request.take(3))
+    every = Molecules(model, **asked)
+    pool = list(every.take(3 * CANDIDATES))
+    for k, mol in enumerate(chosen):
+        apart = [abs(float(m.GetProp("logp")) - 0.5) for m in pool[k * CANDIDATES : (k + 1) * CANDIDATES]]
+        assert abs(float(mol.GetProp("logp")) - 0.5) == pytest.approx(min(apart))
+    assert request.counts.rejected[FARTHER] == 3 * (CANDIDATES - 1)
