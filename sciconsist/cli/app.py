@@ -40,6 +40,11 @@ COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("train climate", "sciconsist.cli.train:climate", "Train a downscaling model."),
     ("distill", "sciconsist.cli.train:distill", "Teach a trained model to take few steps."),
     ("benchmark molecules", "sciconsist.cli.benchmark:molecules", "Time molecules beside RDKit."),
+    (
+        "benchmark properties",
+        "sciconsist.cli.benchmark_properties:properties",
+        "Ask molecules for properties, measure.",
+    ),
     ("benchmark core", "sciconsist.cli.benchmark:core", "Train every recipe on targets with known answers."),
     ("benchmark crystals", "sciconsist.cli.benchmark_crystals:crystals", "Predict the structures of known crystals."),
     ("benchmark climate", "sciconsist.cli.benchmark:climate", "Score every downscaling method on five cases."),

@@ -38,7 +38,9 @@ def molecules(
     ] = 1.0,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Measure each (GFN2-xTB, .1 s): keep to every range; of 8, keep the nearest to a value."),
+        typer.Option(
+            "--check", help="Measure each (GFN2-xTB, .1 s): keep to every range; of 8, keep the nearest to a value."
+        ),
     ] = False,
     scaffold: Annotated[
         Path | None, typer.Option("--scaffold", help="An SDF file: its atoms stay where they are, others are added.")
