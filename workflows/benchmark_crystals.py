@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,11 @@ from pymatgen.core import Structure
 from sciconsist.domains.crystals.crystals import Crystal, structure_of
 from sciconsist.domains.crystals.generate import Plan, Request, generate
 from sciconsist.domains.crystals.metrics.prediction import match_figures, match_row
+from sciconsist.domains.crystals.symmetry import TOLERANCE, detect, settings
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.crystal_data import crystals_of, read_data
-from sciconsist.workflows.crystal_requests import Wish, plan_for
+from sciconsist.workflows.crystal_requests import Requests, Wish, plan_for
 from sciconsist.workflows.evaluate_crystals import KNOWN, baselines
 from sciconsist.workflows.train_crystals import split_known
 
@@ -106,6 +108,28 @@ def _row(
     match, rmse = ({k: figures[f"{what}_k{k}"] for k in ks} for what in ("match_rate", "rmse"))
     cost = 1000 * seconds / (guesses * len(crystals))
     return Row(str(model.card.get("name")), plan.steps, plan.boost, len(rows), match, rmse, cost)
+
+
+def space_groups(
+    model: FlowMap, count: int, each: int = 4, steps: int = 8, seed: int = 0, advance: Advance = lambda n: None
+) -> dict[str, Any]:
+    """How many of `each` raw samples of each of the `count` commonest space groups have the group asked for."""
+    seen = {g: sum(n for n, _ in rows) for g, rows in settings().items()}
+    missed: Counter[str] = Counter()
+    asked = sorted(seen, key=lambda g: (-seen[g], g))[:count]
+    for number in asked:
+        wish = Wish(space_group=number)
+        requests = Requests(model, wish, seed).of(range(each))
+        for sample in generate(model, requests, plan_for(model, steps, wish), seed=seed, batch_size=each):
+            found = detect(sample.numbers, sample.frac, sample.cell) if sample.finite else 0
+            if found != number:
+                missed[f"{number} came out as {found}"] += 1
+        advance(each)
+    n = len(asked) * each
+    return {
+        "groups": len(asked), "n": n, "kept": n - sum(missed.values()), "tolerance_angstrom": TOLERANCE, "steps": steps,
+        "missed": dict(missed.most_common()),
+    }  # fmt: skip
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -20,6 +20,9 @@ def crystals(
     baselines: Annotated[
         bool, typer.Option(help="Random coordinates and substitution into known crystals too.")
     ] = True,
+    groups: Annotated[
+        int | None, typer.Option("--groups", min=1, help="Instead: how often the so many commonest space groups come out.")
+    ] = None,
     model: Model = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="All rows as JSON.")] = None,
     seed: Seed = 0,
@@ -32,17 +35,22 @@ def crystals(
     Example:
       sciconsist benchmark crystals --limit 200
       sciconsist benchmark crystals --data mp-20-bt:test -k 5 -o prediction.json
+      sciconsist benchmark crystals --groups 50
     """
     import json
 
     from sciconsist.files import atomic_path, check_output
 
     path = check_output(output, suffixes=(".json",)) if output is not None else None
-    from sciconsist.workflows.benchmark_crystals import benchmark_crystals, table
+    from sciconsist.workflows.benchmark_crystals import benchmark_crystals, space_groups, table
     from sciconsist.workflows.evaluate_crystals import KNOWN
     from sciconsist.workflows.models import load_for
 
     found = load_for("crystals", model)
+    if groups is not None:
+        with progress("groups", 4 * groups, quiet) as advance:
+            emit(space_groups(found, groups, seed=seed, advance=advance), as_json)
+        return
     with progress("crystals", None, quiet) as advance:
         options = {"limit": limit, "seed": seed, "known": KNOWN if baselines else None, "advance": advance}
         rows = list(benchmark_crystals(found, data, steps, guesses, **options))  # type: ignore[arg-type]

@@ -144,3 +144,11 @@ def test_mistakes_are_one_line_and_leave_nothing(
 def test_help_has_an_example(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = call(capsys, *command, "--help")
     assert status == 0 and f"sciconsist {' '.join(command)}" in out
+
+
+def test_benchmark_of_space_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every sample is counted, and those of another group are named."""
+    assert main(["benchmark", "crystals", "--groups", "3", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["groups"], found["n"]) == (3, 12)
+    assert found["kept"] + sum(found["missed"].values()) == 12 and found["kept"] >= 9
