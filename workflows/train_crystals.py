@@ -60,6 +60,11 @@ class TrainConfig(RunConfig):
 
 DISTILL_DEFAULTS: dict[str, Any] = {"lr": 5e-4, "warmup": 100, "ema": 0.998}
 DISTILL_RECIPE = "annealed"  # when none is named
+# what measured best of a distilled model (docs/experiments.md): a jump or two, then the annealed sampler
+BY_STEPS: dict[str, dict[str, Any]] = {
+    "4": {"jumps": 2, "power": 1.5, "boost": 10.0}, "8": {"jumps": 1, "power": 1.5, "boost": 20.0},
+    "16": {"jumps": 1, "power": 1.5, "boost": 14.0}, "50": {"jumps": False, "power": 1.0, "boost": 10.0},
+}  # fmt: skip
 ANNEALED = replace(RECIPES["fm"], name="annealed", paper="jumps along the annealed sampler's stored trajectories")
 
 
@@ -138,7 +143,7 @@ def distill(
         plan = Plan(config.teacher_steps, boost=config.teacher_boost, jumps=False)
         model.card |= {
             "teacher_steps": plan.steps, "teacher_boost": plan.boost, "trajectories": config.trajectories,
-            "sampler": {"prediction": {"jumps": True}, "host": {"jumps": False}},
+            "sampler": {"prediction": {"jumps": True, "by_steps": BY_STEPS}, "host": {"jumps": False}},
             "not_a_flow_map": "jumps of 1 to 16 steps of an annealed sampler",
         }  # fmt: skip
         Path(out).mkdir(exist_ok=True)
