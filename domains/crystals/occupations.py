@@ -83,7 +83,7 @@ def known_orbits(number: int, numbers: np.ndarray, rng: np.random.Generator, tri
     """Orbits for atoms of `numbers`, as crystals of as many atoms of each element have them; None where none are known."""
     elements, counts = np.unique(numbers, return_counts=True)
     for _ in range(tries):
-        if (o := draw_occupation(number, rng, counts)) is None:
+        if (o := draw_occupation(number, rng, counts.tolist())) is None:
             return None
         g, left, owner = group(number, o.basis), set(range(len(elements))), []
         for wanted, sites in zip(o.atoms, o.sites):
