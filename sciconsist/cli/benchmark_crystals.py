@@ -21,7 +21,8 @@ def crystals(
         bool, typer.Option(help="Random coordinates and substitution into known crystals too.")
     ] = True,
     groups: Annotated[
-        int | None, typer.Option("--groups", min=1, help="Instead: how often the so many commonest space groups come out.")
+        int | None,
+        typer.Option("--groups", min=1, help="Instead: how often the so many commonest space groups come out."),
     ] = None,
     model: Model = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="All rows as JSON.")] = None,
