@@ -48,14 +48,19 @@ class Occupation:
         return sum(self.atoms)
 
 
+@lru_cache(maxsize=1)
+def _table() -> dict[str, list]:
+    text = resources.files("sciconsist.domains.crystals").joinpath("occupations.json").read_text(encoding="utf-8")
+    return json.loads(text)["occupations"]
+
+
 @lru_cache(maxsize=256)
 def occupations(number: int) -> tuple[Occupation, ...]:
     """What the training data know of a group, commonest first."""
-    text = resources.files("sciconsist.domains.crystals").joinpath("occupations.json").read_text(encoding="utf-8")
     bases = settings().get(number, [])
     return tuple(
         Occupation(count, bases[k][1], tuple(map(tuple, sites)), tuple(atoms))
-        for count, k, sites, atoms in json.loads(text)["occupations"].get(str(number), [])
+        for count, k, sites, atoms in _table().get(str(number), [])
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sciconsist.cli.options import Json, Quiet, Seed, emit, note, progress
+from sciconsist.cli.options import Json, Quiet, Seed, emit, note, progress, report
 
 
 def core(
@@ -118,9 +118,8 @@ def molecules(
       sciconsist benchmark molecules
       sciconsist benchmark molecules -n 64 --formats none -o cost.json
     """
-    import json
 
-    from sciconsist.files import atomic_path, check_output
+    from sciconsist.files import check_output
 
     path = check_output(output, suffixes=(".json",)) if output is not None else None
     from sciconsist.workflows.benchmark_molecules import benchmark_molecules, check_formats, table
@@ -132,10 +131,4 @@ def molecules(
         tell=lambda cost: note(f"{cost.what} {cost.format}: {cost.cpu_ms:.2f} cpu-ms a molecule", quiet),
     )  # fmt: skip
     result = {"rows": [cost.row() for cost in rows]}
-    if path is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    if as_json:
-        emit(result, True)
-    else:
-        typer.echo(table(rows))
+    report(result, table(rows), path, as_json, quiet)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sciconsist.cli.options import Json, Model, Quiet, Seed, emit, note, progress
+from sciconsist.cli.options import Json, Model, Quiet, Seed, emit, progress, report
 
 
 def crystals(
@@ -38,9 +38,7 @@ def crystals(
       sciconsist benchmark crystals --data mp-20-bt:test -k 5 -o prediction.json
       sciconsist benchmark crystals --groups 50
     """
-    import json
-
-    from sciconsist.files import atomic_path, check_output
+    from sciconsist.files import check_output
 
     path = check_output(output, suffixes=(".json",)) if output is not None else None
     from sciconsist.workflows.benchmark_crystals import benchmark_crystals, space_groups, table
@@ -56,11 +54,4 @@ def crystals(
         options = {"limit": limit, "seed": seed, "known": KNOWN if baselines else None, "advance": advance}
         rows = list(benchmark_crystals(found, data, steps, guesses, **options))  # type: ignore[arg-type]
     result = {"data": data, "seed": seed, "model_sha256": found.card.get("sha256"), "rows": [row.row() for row in rows]}
-    if path is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        note(f"wrote {path}", quiet)
-    if as_json:
-        emit(result, True)
-    else:
-        typer.echo(table(rows))
+    report(result, table(rows), path, as_json, quiet)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sciconsist.cli.options import Json, Model, Quiet, Seed, emit, note, progress
+from sciconsist.cli.options import Json, Model, Quiet, Seed, progress, report
 
 
 def properties(
@@ -29,9 +29,7 @@ def properties(
       sciconsist benchmark properties --targets 8
       sciconsist benchmark properties --names gap,dipole,logp --data qm9-gfn2:test -o told.json
     """
-    import json
-
-    from sciconsist.files import atomic_path, check_output
+    from sciconsist.files import check_output
 
     path = check_output(output, suffixes=(".json",)) if output is not None else None
     from sciconsist.workflows.benchmark_properties import benchmark_properties, table
@@ -42,11 +40,4 @@ def properties(
     with progress("molecules", 2 * len(chosen) * targets * each, quiet) as advance:
         rows = list(benchmark_properties(found, chosen, data, targets, each, steps, seed, advance))
     result = {"data": data, "seed": seed, "model_sha256": found.card.get("sha256"), "rows": [row.row() for row in rows]}
-    if path is not None:
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        note(f"wrote {path}", quiet)
-    if as_json:
-        emit(result, True)
-    else:
-        typer.echo(table(rows))
+    report(result, table(rows), path, as_json, quiet)

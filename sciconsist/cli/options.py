@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sciconsist.files import atomic_path
+
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
@@ -32,6 +34,18 @@ def emit(result: Mapping[str, Any], as_json: bool) -> None:
     for key, value in values.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         typer.echo(f"{key.replace('_', ' ')}: {text}")
+
+
+def report(result: Mapping[str, Any], text: str, path: Path | None, as_json: bool, quiet: bool) -> None:
+    """A benchmark's result: to `path` as JSON where one is given, and to stdout, as JSON or as `text`."""
+    if path is not None:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
+        note(f"wrote {path}", quiet)
+    if as_json:
+        emit(result, True)
+    else:
+        typer.echo(text)
 
 
 def plain(value: Any) -> Any:
