@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from rdkit import Chem
 
 from sciconsist.domains.molecules.metrics.conditional import baseline, conditional_errors
 from sciconsist.domains.molecules.properties import PROPERTIES, check_names
@@ -60,7 +61,8 @@ def benchmark_properties(
 def _asked(
     model: FlowMap, name: str, marks: np.ndarray, what: str, each: int, steps: int, seed: int, advance: Advance
 ) -> Error:
-    begin, mols = time.process_time(), []
+    mols: list[Chem.Mol] = []
+    begin = time.process_time()
     for k, mark in enumerate(marks.tolist()):
         asked = {"raw": True} if what == TOLD else {"check": True}
         request = Molecules(model, steps=steps, seed=seed + k, properties={name: mark}, **asked)  # type: ignore[arg-type]
