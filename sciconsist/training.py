@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciconsist.ahead import batches
 from sciconsist.checkpoint import fill, read_checkpoint, save_model
 from sciconsist.domain import Batch, Data, States
 from sciconsist.ema import Decay, Profile
@@ -80,6 +81,7 @@ def fit(
     coupling: Coupling | None = None,
     loss: Callable[..., LossParts] = flow_map_loss,
     compile: bool = False,
+    workers: int = 0,
     progress: bool = True,
     validate: Validate | None = None,
     validate_every: int | None = None,
@@ -92,7 +94,8 @@ def fit(
     `out` there are `log.csv`, the training state and `model.safetensors` (the average's weights) in it, every
     `save_every_seconds` and at the end; Ctrl-C or SIGTERM saves after the step in hand, then takes its course
     (a second Ctrl-C at once). `resume` continues from there; `init` starts from weights alone. `loss` has the
-    signature of `flow_map_loss`. Under torchrun the processes share every batch (`parallel`); the first one
+    signature of `flow_map_loss`. `workers` processes make the batches ahead (a script needs `if __name__ ==
+    "__main__"` then). Under torchrun the processes share every batch (`parallel`); the first one
     writes.
     """
     if steps is None and minutes is None:
@@ -114,15 +117,18 @@ def fit(
     signature = {"seed": seed, "batch_size": batch_size, "data": len(source), "recipe": recipe.name}
     if found is not None:
         run.restore(*found, signature)
-    if compile:
-        model.net.compile()
     for frozen in (teacher, run.target):
         if frozen is not None:
             frozen.eval().requires_grad_(False)
+    if compile:
+        for one in (model, teacher, run.target):
+            if one is not None:
+                one.net.compile()
     own, writes = own_recipe(recipe, rank, count), folder if rank == 0 else None
     log = Log(writes / "log.csv" if writes else None, run.step)
     checks = Log(writes / "validation.csv" if writes else None, run.step)
     device = next(model.parameters()).device
+    made = batches(source, batch_size, seed, run.step, workers)
     before, begin, last_save = run.seconds, time.monotonic(), time.monotonic()
     window: list[dict[str, Tensor]] = []
 
@@ -154,8 +160,7 @@ def fit(
             factor = min(1.0, (run.step + 1) / max(1, warmup)) * SCHEDULES[schedule](now)
             for group in run.optimizer.param_groups:
                 group["lr"] = lr * factor
-            batch = source.batch(batch_indices(len(source), batch_size, seed, run.step), stream(seed, "data", run.step))
-            batch = batch.to(device)
+            batch = next(made).to(device)
             generator = stream(seed, "fit", run.step, device=device)
             with torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext():
                 parts = step_loss(loss, model, own, batch, now, generator, teacher, run, metric, coupling)
@@ -234,13 +239,6 @@ def prepare(folder: Path | None, resume: bool) -> tuple[dict[str, Tensor], dict[
     if found is not None and not resume:
         raise UserError(f"{folder}: holds a run at step {found[1]['step']}; pass resume=True or take another folder")
     return found
-
-
-def batch_indices(count: int, size: int, seed: int, step: int) -> Tensor:
-    """Data of a step: epochs are permutations, their rest that fills no batch is left out."""
-    epoch, position = divmod(step, count // size)
-    order = torch.randperm(count, generator=stream(seed, "order", epoch))
-    return order[position * size : (position + 1) * size]
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {

@@ -159,7 +159,7 @@ def coarsened(region: Region, factor: int) -> tuple[Tensor, Tensor, Terrain]:
 
 def cross_fitted(
     domain: ClimateDomain, net: ClimateNetwork, fine: Tensor, coarse: Tensor, ground: Terrain, seasons: Tensor,
-    number: int, ridge: float,
+    number: int, ridge: float, rounds: int = 0,
 ) -> Tensor:  # fmt: skip
     """Closed-form means of every time, each by a fit that has not seen the stretch of times it lies in.
 
@@ -169,15 +169,15 @@ def cross_fitted(
     base = torch.empty_like(fine)
     for part in folds(len(fine), number):
         rest = np.setdiff1d(np.arange(len(fine)), part)
-        fit(domain, net, coarse[rest], fine[rest], ground, seasons[rest], ridge)
+        fit(domain, net, coarse[rest], fine[rest], ground, seasons[rest], ridge, rounds)
         base[part] = domain.base(net, coarse[part], ground, seasons[part])
-    fit(domain, net, coarse, fine, ground, seasons, ridge)
+    fit(domain, net, coarse, fine, ground, seasons, ridge, rounds)
     return base
 
 
 def fit(
     domain: ClimateDomain, net: ClimateNetwork, coarse: Tensor, fine: Tensor, ground: Terrain, seasons: Tensor,
-    ridge: float,
+    ridge: float, rounds: int,
 ) -> None:  # fmt: skip
     """The closed-form mean of a site model, by all these times."""
     site = domain.config.site
@@ -185,7 +185,7 @@ def fit(
     if site.transformed:
         coarse, fine = domain.transform(coarse), domain.transform(fine)
     waves = None if site.cycle is None else harmonics(seasons, site.cycle)
-    net.mean.fit(coarse, fine, ground.valid, ridge, waves)
+    net.mean.fit(coarse, fine, ground.valid, ridge, waves, rounds)
 
 
 def held_out(count: int, share: float, stretches: int) -> tuple[np.ndarray, np.ndarray]:

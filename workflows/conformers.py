@@ -179,7 +179,7 @@ class Conformers:
         begin = EMBEDDED if embed else 1.0
         times = [begin * (1 - k / self.steps) for k in range(self.steps + 1)]
         starts = [embedding(target, self.seed, i) if embed else np.zeros((sizes[0], 3)) for i in indices]
-        graphs = [HeavyGraph(graph.classes, graph.orders, start) for start in starts]
+        graphs = [HeavyGraph(graph.classes, graph.orders, start, graph.aromatic) for start in starts]
         return place_atoms(self.model, graphs, noise["positions"], times)
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sciconsist.domain import Data
 from sciconsist.ema import Decay
@@ -40,6 +40,7 @@ class RunConfig(BaseModel):
     clip: float = 1.0
     bf16: bool = False
     compile: bool = False
+    workers: int = Field(default=0, ge=0)  # processes that make batches ahead: for a GPU
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def run(
             model.to(until.device), recipe, data, steps=until.steps, minutes=until.minutes, seed=until.seed,
             resume=until.resume, out=out, progress=not until.quiet, batch_size=config.batch_size, lr=config.lr,
             warmup=config.warmup, weight_decay=config.weight_decay, ema=Decay(config.ema), clip=config.clip,
-            bf16=config.bf16, compile=config.compile, **extra,
+            bf16=config.bf16, compile=config.compile, workers=config.workers, **extra,
         )  # fmt: skip
     except TrainingDiverged as error:
         raise UserError(f"{out}: {error}") from error

@@ -53,9 +53,11 @@ class TrainConfig(RunConfig):
     radius: int = Field(default=2, ge=0)
     cross: bool = True
     cycle: Literal["year", "day"] | None = None  # of the closed-form mean, like the two below
-    rank: int | None = Field(default=None, gt=0)
+    rank: int | list[int] | None = None
+    squares: bool = False
     transformed: bool = False
     ridge: float = Field(default=1.0, gt=0)
+    rounds: int = Field(default=4, ge=0)  # in which cells learn from each other what coefficients are like; 0: ridge
     folds: int = Field(default=6, ge=2)  # stretches of times for cross-fitted residuals
     hold: float = Field(
         default=0.1, gt=0, lt=0.5
@@ -136,7 +138,7 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     lat, lon = (np.asarray(a[: len(a) // k * k]).reshape(-1, k).mean(1) for a in (grid.lat, grid.lon))
     site = Site(
         lat=lat.round(6).tolist(), lon=lon.round(6).tolist(), radius=config.radius, cross=config.cross,
-        cycle=config.cycle, rank=config.rank, transformed=config.transformed,
+        cycle=config.cycle, rank=config.rank, transformed=config.transformed, squares=config.squares,
     )  # fmt: skip
     plain = {
         "variables": list(names), "factor": k, "network": config.network.model_dump(), "site": site.model_dump(),
@@ -145,7 +147,7 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     first = build({"domain": "climate", **plain, **unit_scales})
     domain, net = first.domain, network_of(first)
     seasons = seasons_of(region.fields)
-    base = cross_fitted(domain, net, fine, coarse, ground, seasons, config.folds, config.ridge)
+    base = cross_fitted(domain, net, fine, coarse, ground, seasons, config.folds, config.ridge, config.rounds)
     g = domain.transform(coarse)[..., ground.valid]
     error = domain.transform(fine) - domain.transform(base)
     inside = ground.area > 0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 from rdkit import Chem
@@ -46,6 +46,7 @@ class TrainConfig(RunConfig):
     network: NetworkConfig = NetworkConfig()
     atom_scale: float = 2.0
     bond_scale: float = 2.0
+    bond_classes: Literal[4, 5] = 5  # Kekulé orders; or these and aromatic
     length_factor: float = Field(default=0.4, gt=0)
     length_power: float = 0.5
     min_count: int = 2  # classes of atoms seen less often are left out, with their molecules
@@ -181,7 +182,7 @@ def new_model(mols: Sequence[Chem.Mol], config: TrainConfig, told: Sequence[Know
     if not len(vocabulary):
         raise UserError("the training data have no atom class often enough; lower min_count")
     sizes, elements = [mol.GetNumAtoms() for mol in bare], counts_elements(config.sketch)
-    names = ("atom_scale", "bond_scale", "length_factor", "length_power")
+    names = ("atom_scale", "bond_scale", "bond_classes", "length_factor", "length_power")
     whole = MoleculeConfig(
         vocabulary=vocabulary.to_config(),
         size_histogram={n: sizes.count(n) for n in sorted(set(sizes))},

@@ -50,7 +50,8 @@ class Site(BaseModel):
     radius: int = Field(default=2, ge=0)  # of the mean's neighbourhood, coarse cells
     cross: bool = True  # the mean looks at the other variables, too
     cycle: Literal["year", "day"] | None = None  # and at the time of it
-    rank: int | None = Field(default=None, gt=0)  # patterns of detail a cell that the mean is made of; all if None
+    rank: int | list[int] | None = None  # patterns of a cell that the mean (of each variable) is made of; None: all
+    squares: bool = False  # of neighbours are in the mean, and the other variables' nine nearest cells
     transformed: bool = False  # the mean is of g(y)
 
 
@@ -235,7 +236,7 @@ class ClimateNetwork(FieldNetwork):
         self.mean: SiteMean | None = None
         if lattice is not None and site is not None:
             waves = 0 if site.cycle is None else WAVES
-            self.mean = SiteMean(C, config.factor, lattice, site.radius, site.cross, waves, site.rank)
+            self.mean = SiteMean(C, config.factor, lattice, site.radius, site.cross, waves, site.rank, site.squares)
             self.halo += site.radius
             fine = (lattice[0] * config.factor, lattice[1] * config.factor)
             self.register_buffer("spread", torch.ones(C, *fine))

@@ -1,14 +1,15 @@
 """The molecule domain: objects to states and back, geometry, pairing and loss.
 
 A state is positions `[B, N, 3]` in units of the molecule's own length scale, atoms `[B, N, K]` and bonds
-`[B, N, N, 4]` as scaled one-hot vectors; hydrogens are in the atoms' classes.
+`[B, N, N, 4 or 5]` as scaled one-hot vectors; hydrogens are in the atoms' classes, aromatic bonds a class of their own in a
+model of five.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -18,7 +19,7 @@ from torch import Tensor
 from sciconsist.couplings import align_points
 from sciconsist.domain import Batch
 from sciconsist.domains.molecules.bookkeeping import Bookkeeping
-from sciconsist.domains.molecules.decode import decode_graph
+from sciconsist.domains.molecules.decode import decode_graph, kekule_choices
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
@@ -43,6 +44,7 @@ class MoleculeConfig(BaseModel):
     network: NetworkConfig = NetworkConfig()
     atom_scale: float = 2.0  # one-hot length of classes and bonds: how early on the path the graph settles
     bond_scale: float = 2.0
+    bond_classes: Literal[4, 5] = 4  # Kekulé orders; or these and aromatic
     length_factor: float = 0.75  # Å per unit of a cloud of N heavy atoms is length_factor * N ** length_power
     length_power: float = 0.3
     size_histogram: dict[int, int] = {}
@@ -80,7 +82,7 @@ class MoleculeDomain:
         size = size or self.config.network
         scales = (self.config.atom_scale, self.config.bond_scale)
         books = Bookkeeping(self.vocabulary, *scales, size.width) if size.bookkeeping else None
-        return MoleculeNetwork(len(self.vocabulary), size, books)
+        return MoleculeNetwork(len(self.vocabulary), size, books, self.config.bond_classes)
 
     def model(self) -> FlowMap:
         model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
@@ -125,7 +127,7 @@ class MoleculeDomain:
             raise UserError("expected the numbers of heavy atoms as an integer tensor [B], each at least 1")
         node = torch.arange(int(sizes.max()))[None] < sizes[:, None]
         (count, n), mask = node.shape, self.masks(node)
-        shapes = {"positions": (n, 3), "atoms": (n, len(self.vocabulary)), "bonds": (n, n, 4)}
+        shapes = {"positions": (n, 3), "atoms": (n, len(self.vocabulary)), "bonds": (n, n, self.config.bond_classes)}
         empty: dict[str, Tensor] = {name: torch.zeros(count, *shape) for name, shape in shapes.items()}
         return Batch(empty, condition=self.condition(node), mask=mask)  # type: ignore[arg-type]
 
@@ -181,7 +183,7 @@ class MoleculeDomain:
         positions = x["positions"].double() * batch.condition["length_scale"].double()[:, None, None]
         mols = []
         for k, n in enumerate(mask["atoms"].sum(1).tolist()):
-            graph = decode_graph(atoms[k, :n], bonds[k, :n, :n], self.vocabulary)
+            graph = decode_graph(atoms[k, :n], kekule_choices(bonds[k, :n, :n]), self.vocabulary)
             mols.append(assemble(graph.classes, graph.orders, positions[k, :n].cpu().numpy(), self.vocabulary))
         return mols
 
@@ -211,7 +213,7 @@ class MoleculeDomain:
         state = {
             "positions": self.geometry["positions"].project(graphs.positions / scale[:, None, None], graphs.mask),
             "atoms": atoms.encode(graphs.classes, len(self.vocabulary), mask["atoms"]),
-            "bonds": bonds.encode(graphs.orders, 4, mask["bonds"]),
+            "bonds": bonds.encode(graphs.bonds(self.config.bond_classes), self.config.bond_classes, mask["bonds"]),
         }
         return state, condition, mask
 

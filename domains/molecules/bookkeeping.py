@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 
 FEATURES = 9
+ORDERS = (0.0, 1.0, 2.0, 3.0, 1.5)  # of the bond classes
 
 
 class Bookkeeping(nn.Module):
@@ -37,12 +38,12 @@ class Bookkeeping(nn.Module):
         self, atoms: Tensor, bonds: Tensor, s_atoms: Tensor, s_bonds: Tensor, allowed: Tensor, totals: Tensor,
         node: Tensor, pair: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Noisy `atoms` `[B, N, K]`, `bonds` `[B, N, N, 4]` at times `[B]`, `totals` `[B, 2]` of hydrogens and bonded pairs
+        """Noisy `atoms` `[B, N, K]`, `bonds` `[B, N, N, C]` at times `[B]`, `totals` `[B, 2]` of hydrogens and bonded pairs
         (NaN: untold), masks `[B, N]` and `[B, N, N, 1]` -> `[B, N, D]`."""
         p = posterior(atoms, s_atoms[:, None, None], self.scales[0], allowed) * node[..., None]
         q = posterior(bonds, s_bonds[:, None, None, None], self.scales[1]) * pair
         hydrogens, wanted = p @ self.hydrogens.to(p.dtype), p @ self.order_sums.to(p.dtype)
-        spent = (q * torch.arange(4, device=q.device, dtype=q.dtype)).sum((2, 3))
+        spent = (q * torch.tensor(ORDERS[: q.shape[-1]], device=q.device, dtype=q.dtype)).sum((2, 3))
         bonded = (1 - q[..., 0]) * pair[..., 0]
         now = torch.stack([hydrogens.sum(1), bonded.sum((1, 2)) / 2], -1)
         known = torch.isfinite(totals)

@@ -17,6 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from sciconsist.domains.molecules.decode import DecodedGraph
+from sciconsist.domains.molecules.graphs import aromatic_bonds
 from sciconsist.domains.molecules.vocabulary import Vocabulary, atom_classes
 from sciconsist.errors import UserError
 
@@ -30,6 +31,7 @@ ROUNDS = 4
 class Given:
     """M heavy atoms that come out as they are: `positions` `[M, 3]` Å, Kekulé `orders` `[M, M]`.
 
+    `aromatic` `[M, M]`: which bonds are (None: none),
     `allowed` `[M, K]`: the classes each may take (its own, or with hydrogens given up for new bonds), `hydrogens`:
     coordinates `[h, 3]` of each atom's own.
     """
@@ -39,6 +41,7 @@ class Given:
     allowed: np.ndarray
     hydrogens: tuple[np.ndarray, ...]
     charge: int  # net charge, which the whole molecule gets
+    aromatic: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -75,7 +78,7 @@ class Given:
         """
         m, x, f = len(self), dict(x), {name: value.clone() for name, value in f.items()}
         f["atoms"][:, :m] = among(f["atoms"][:, :m], self.allowed)
-        f["bonds"] = among(f["bonds"], self.bond_choices(f["bonds"].shape[1]))
+        f["bonds"] = among(f["bonds"], self.class_choices(*f["bonds"].shape[2:]))
         positions = f["positions"].double()
         state = x["positions"].clone()
         for k, n in enumerate(sizes.tolist()):
@@ -99,6 +102,18 @@ class Given:
         choices[closed, m:, 1:] = False
         choices[m:, closed, 1:] = False
         return choices
+
+    def class_choices(self, size: int, classes: int) -> np.ndarray:
+        """Classes `[N, N, classes]` that pairs may have: `bond_choices`, and of five the given aromatic bonds as such."""
+        orders, m = self.bond_choices(size), len(self)
+        if classes == orders.shape[-1]:
+            return orders
+        aromatic = np.ones((size, size, 1), dtype=bool)
+        aromatic[:m] = aromatic[:, :m] = False
+        if self.aromatic is not None:
+            aromatic[:m, :m, 0] = self.aromatic
+            orders[:m, :m] &= ~self.aromatic[..., None]
+        return np.concatenate([orders, aromatic], -1)
 
     def constrain(
         self, atoms: np.ndarray, bonds: np.ndarray, permitted: np.ndarray | None
@@ -201,7 +216,7 @@ def read_given(mols: list[Chem.Mol], vocabulary: Vocabulary, where: str) -> Give
         for a in whole.GetAtoms() if a.GetAtomicNum() > 1
     )  # fmt: skip
     positions = bare.GetConformer().GetPositions()
-    given = Given(positions, orders, np.array(rows), hydrogens, Chem.GetFormalCharge(bare))
+    given = Given(positions, orders, np.array(rows), hydrogens, Chem.GetFormalCharge(bare), aromatic_bonds(bare))
     if not given.open.any():
         raise UserError(f"{where}: found no hydrogen that a new atom could replace, expected at least one")
     return given

@@ -19,7 +19,7 @@ import numpy as np
 
 from .integer_programme import integer_programme
 from .repairs import Alternatives, Problem, Totals, component, neighbour_masks
-from .vocabulary import BOND_ORDERS, Vocabulary
+from .vocabulary import AROMATIC, BOND_ORDERS, Vocabulary
 
 FLOOR = 60.0  # a log-probability this far below the best alternative counts as this far, never as impossible
 WINDOW = 16.0  # dearer alternatives are left out at first, and let in when the answer is not cheaper
@@ -40,7 +40,7 @@ def decode_graph(
 ) -> DecodedGraph:
     """The likeliest consistent graph of N heavy atoms.
 
-    `atom_logp` `[N, K]` over the vocabulary, `bond_logp` `[N, N, 4]` over orders 0..3 (symmetrised here),
+    `atom_logp` `[N, K]` over the vocabulary, `bond_logp` `[N, N, 4]` over orders 0..3 (symmetrised here; `kekule_choices`),
     `allowed` `[N, K]` bool: classes an atom may take, `charge`: net formal charge, `hydrogens` in all, `bonds`: bonded
     pairs of heavy atoms (N - 1 + rings); None for any. `within`: no graph that costs more nats than this is looked for.
     Where no consistent graph exists the result is the argmax (of allowed classes) with `consistent=False`.
@@ -66,6 +66,17 @@ def decode_graph(
         repaired=bool(chosen),
         consistent=True,
     )
+
+
+def kekule_choices(bond_logp: np.ndarray) -> np.ndarray:
+    """Log-probabilities of the classes as those of orders `[..., 4]`: an aromatic bond may be single or double.
+
+    Which it is decides the valences of its atoms; both as likely as the aromatic bond, so that no Kekulé form is dearer.
+    """
+    orders = bond_logp[..., :AROMATIC].copy()
+    if bond_logp.shape[-1] > AROMATIC:
+        orders[..., 1:3] = np.logaddexp(orders[..., 1:3], bond_logp[..., AROMATIC:])
+    return orders
 
 
 def is_connected(orders: np.ndarray) -> bool:

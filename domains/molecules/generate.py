@@ -19,9 +19,9 @@ from torch import Tensor
 
 from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.completion import Given
-from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph
+from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph, kekule_choices
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
-from sciconsist.domains.molecules.hydrogens import FAILED, assemble
+from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
@@ -91,18 +91,18 @@ def draw_noise(
     given: Given | None = None,
 ) -> State:
     """Prior noise of a batch, each sample from its own stream, padded to the largest; paired with given atoms."""
-    size, classes = max(sizes), len(domain.vocabulary)
-    shapes = {"positions": (size, 3), "atoms": (size, classes), "bonds": (size, size, 4)}
+    size, classes, kinds = max(sizes), len(domain.vocabulary), domain.config.bond_classes
+    shapes = {"positions": (size, 3), "atoms": (size, classes), "bonds": (size, size, kinds)}
     noise = {name: torch.zeros(len(sizes), *shape) for name, shape in shapes.items()}
     for k, (n, i) in enumerate(zip(sizes, indices, strict=True)):
         generator = stream(seed, purpose, i)
-        flat = torch.randn(n * 3 + n * classes + n * n * 4, generator=generator)
-        x, a, b = flat.split([n * 3, n * classes, n * n * 4])
+        flat = torch.randn(n * 3 + n * classes + n * n * kinds, generator=generator)
+        x, a, b = flat.split([n * 3, n * classes, n * n * kinds])
         x = x.view(n, 3)
         noise["positions"][k, :n] = x - x.mean(0)
         noise["atoms"][k, :n] = a.view(n, classes)
         upper = torch.ones(n, n, dtype=torch.bool).triu(1)[..., None]
-        b = b.view(n, n, 4) * upper
+        b = b.view(n, n, kinds) * upper
         noise["bonds"][k, :n, :n] = b + b.transpose(0, 1)
         if given is not None:
             own = {m: v[k, :n, :n] if m == "bonds" else v[k, :n] for m, v in noise.items()}
@@ -255,7 +255,7 @@ def _batch(
     fresh = [stream(seed, "renoise", i) for i in indices] if plan.gamma > 0 else None
     state, raw = settle_graphs(model, noise, condition, mask, plan, fresh, wish.guidance, given)
     atoms = torch.log_softmax(raw["atoms"].double(), -1).numpy()
-    bonds = torch.log_softmax(raw["bonds"].double(), -1).numpy()
+    bonds = kekule_choices(torch.log_softmax(raw["bonds"].double(), -1).numpy())
     positions = (state["positions"] * condition["length_scale"][:, None, None]).double().numpy()
     decoded, heavy = [], []
     for k, n in enumerate(sizes):
@@ -268,7 +268,7 @@ def _batch(
         charge = CHARGE if given is None else given.charge
         graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge)
         decoded.append(graph)
-        heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n]))
+        heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
     if plan.refine:
         again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
         placed = place_atoms(model, heavy, again, plan.refine_times(), values, given)

@@ -10,18 +10,22 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from sciconsist.domains.molecules.vocabulary import Vocabulary, atom_classes
+from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary, atom_classes
 
 _RAISED = {Chem.BondType.SINGLE: Chem.BondType.DOUBLE, Chem.BondType.DOUBLE: Chem.BondType.TRIPLE}
 
 
 @dataclass
 class HeavyGraph:
-    """One molecule without its hydrogens: classes `[N]`, Kekulé orders `[N, N]`, positions `[N, 3]` in Å."""
+    """One molecule without its hydrogens: classes `[N]`, Kekulé orders `[N, N]`, positions `[N, 3]` in Å.
+
+    `aromatic` `[N, N]` says which bonds are; None: none.
+    """
 
     classes: np.ndarray
     orders: np.ndarray
     positions: np.ndarray | None = None
+    aromatic: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -67,15 +71,35 @@ def heavy_graph(mol: Chem.Mol, vocabulary: Vocabulary) -> HeavyGraph:
     for bond in bare.GetBonds():
         i, j, order = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), int(bond.GetBondTypeAsDouble())
         orders[i, j] = orders[j, i] = order
-    return HeavyGraph(classes, orders, None if positions is None else positions[heavy])
+    return HeavyGraph(classes, orders, None if positions is None else positions[heavy], aromatic_bonds(bare))
+
+
+def aromatic_bonds(mol: Chem.Mol) -> np.ndarray | None:
+    """Which pairs of a Kekulized molecule's atoms have an aromatic bond, `[N, N]`; None where none has.
+
+    RDKit's model. Raises its MolSanitizeException where valences are wrong.
+    """
+    double = sum(bond.GetBondType() == Chem.BondType.DOUBLE for bond in mol.GetBonds())
+    if double < 2 or mol.GetNumBonds() < mol.GetNumAtoms():
+        return None  # saves the time: the smallest aromatic ring has two double bonds (furan)
+    mol = Chem.Mol(mol)
+    Chem.SanitizeMol(mol)
+    found = np.zeros((mol.GetNumAtoms(),) * 2, dtype=bool)
+    for bond in mol.GetBonds():
+        if bond.GetIsAromatic():
+            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            found[i, j] = found[j, i] = True
+    return found if found.any() else None
 
 
 @dataclass
 class PaddedGraphs:
-    """Heavy graphs padded to one size: classes `[B, N]`, orders `[B, N, N]`, positions `[B, N, 3]` Å, mask `[B, N]`."""
+    """Heavy graphs padded to one size: classes `[B, N]`, orders and aromatic `[B, N, N]`, positions `[B, N, 3]` Å, mask
+    `[B, N]`."""
 
     classes: Tensor
     orders: Tensor
+    aromatic: Tensor
     positions: Tensor
     mask: Tensor
 
@@ -89,9 +113,14 @@ class PaddedGraphs:
         return PaddedGraphs(
             self.classes[index][:, :n],
             self.orders[index][:, :n, :n],
+            self.aromatic[index][:, :n, :n],
             self.positions[index][:, :n],
             mask[:, :n],
         )
+
+    def bonds(self, classes: int) -> Tensor:
+        """Classes of all pairs, `[B, N, N]`, in a state of so many: the orders, or AROMATIC where there is such a class."""
+        return torch.where(self.aromatic, AROMATIC, self.orders) if classes > AROMATIC else self.orders
 
 
 def pad_graphs(graphs: Sequence[HeavyGraph]) -> PaddedGraphs:
@@ -99,11 +128,14 @@ def pad_graphs(graphs: Sequence[HeavyGraph]) -> PaddedGraphs:
     size, count = max(len(g) for g in graphs), len(graphs)
     classes = np.zeros((count, size), dtype=np.int64)
     orders = np.zeros((count, size, size), dtype=np.int64)
+    aromatic = np.zeros((count, size, size), dtype=bool)
     positions = np.zeros((count, size, 3), dtype=np.float32)
     mask = np.zeros((count, size), dtype=bool)
     for k, g in enumerate(graphs):
         n = len(g)
         classes[k, :n], orders[k, :n, :n], mask[k, :n] = g.classes, g.orders, True
+        if g.aromatic is not None:
+            aromatic[k, :n, :n] = g.aromatic
         if g.positions is not None:
             positions[k, :n] = g.positions - g.positions.mean(0)
-    return PaddedGraphs(*(torch.from_numpy(a) for a in (classes, orders, positions, mask)))
+    return PaddedGraphs(*(torch.from_numpy(a) for a in (classes, orders, aromatic, positions, mask)))

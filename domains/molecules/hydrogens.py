@@ -6,6 +6,8 @@ import numpy as np
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
+from .decode import DecodedGraph
+from .graphs import aromatic_bonds
 from .placement import place_hydrogens
 from .vocabulary import Vocabulary
 
@@ -44,10 +46,24 @@ def assemble(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, voc
         return _atoms_only(classes, positions, vocabulary, str(error))
 
 
-def _molecule(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
+def aromatic(graph: DecodedGraph, vocabulary: Vocabulary) -> np.ndarray | None:
+    """Which pairs of a decoded graph have an aromatic bond, `[N, N]`; None where none has, or it is no molecule."""
+    try:
+        with BlockLogs():
+            return aromatic_bonds(_bonded(graph.classes, graph.orders, vocabulary))
+    except Chem.MolSanitizeException:
+        return None
+
+
+def _bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
     heavy = _atoms(classes, vocabulary)
     for i, j in np.argwhere(np.triu(orders)).tolist():
         heavy.AddBond(i, j, BOND_TYPES[int(orders[i, j])])
+    return heavy
+
+
+def _molecule(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
+    heavy = _bonded(classes, orders, vocabulary)
     Chem.SanitizeMol(heavy)
     mol = Chem.AddHs(heavy)
     expected = sum(vocabulary.classes[k].hydrogens for k in classes.tolist())

@@ -132,7 +132,7 @@ class Layer(nn.Module):
 class MoleculeNetwork(nn.Module):
     """F(x, s, t): noisy molecule at times s (per field) -> positions endpoint, class logits, bond logits.
 
-    State: positions `[B, N, 3]` in units of the molecule's own length scale, atoms `[B, N, K]`, bonds `[B, N, N, 4]`.
+    State: positions `[B, N, 3]` in units of the molecule's own length scale, atoms `[B, N, K]`, bonds `[B, N, N, bonds]`.
     `condition` has `length_scale` `[B]` (Å per unit), `values`, `known` `[B, C]` when the config has conditions, and
     `allowed` `[B, N, K]`, the classes an atom may have, and `totals` `[B, 2]` when it has elements.
     """
@@ -140,13 +140,15 @@ class MoleculeNetwork(nn.Module):
     centres: Tensor
     widths: Tensor
 
-    def __init__(self, classes: int, config: NetworkConfig, books: Bookkeeping | None = None) -> None:
+    def __init__(
+        self, classes: int, config: NetworkConfig, books: Bookkeeping | None = None, bonds: int = 4
+    ) -> None:  # fmt: skip
         super().__init__()
         self.config = config
         self.books = books
         c, d, e = config, config.width, config.pair_width
         self.atom_in = nn.Linear(classes, d)
-        self.bond_in = nn.Linear(4, e)
+        self.bond_in = nn.Linear(bonds, e)
         self.source = nn.Sequential(nn.Linear(36, c.time_width), nn.SiLU(), nn.Linear(c.time_width, d + e))
         self.target = nn.Sequential(nn.Linear(36, c.time_width), nn.SiLU(), nn.Linear(c.time_width, d + e))
         self.size = nn.Linear(3, d)
@@ -165,7 +167,7 @@ class MoleculeNetwork(nn.Module):
         self.norm_h, self.norm_e = nn.LayerNorm(d), nn.LayerNorm(e)
         self.atom_out = nn.Sequential(nn.Linear(d, d), nn.SiLU(), nn.Linear(d, classes))
         self.bond_nodes = nn.Linear(d, 2 * e)
-        self.bond_out = nn.Sequential(nn.Linear(e + c.radial, 2 * e), nn.SiLU(), nn.Linear(2 * e, 4))
+        self.bond_out = nn.Sequential(nn.Linear(e + c.radial, 2 * e), nn.SiLU(), nn.Linear(2 * e, bonds))
         # fine radial basis: bond lengths differ by hundredths of an Å
         centres = torch.cat([torch.linspace(0.9, 2.8, c.radial - 4), torch.linspace(3.3, 7.0, 4)])
         widths = torch.cat([torch.full((c.radial - 4,), 1.0 / 0.18), torch.full((4,), 1.0)])

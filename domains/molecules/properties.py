@@ -17,6 +17,7 @@ from sciconsist.domains.molecules.metrics.graph_distance import sa_score
 from sciconsist.domains.molecules.sketch import ELEMENTS
 from sciconsist.errors import UserError
 
+RING_SIZES = {3: "three", 4: "four", 5: "five", 6: "six"}  # numbers of rings so large, by RDKit's smallest rings
 MARKS = 101  # quantiles of a property that a model remembers of its training data
 
 
@@ -42,6 +43,14 @@ def _rings(mol: Chem.Mol) -> float:
     return mol.GetNumBonds() - mol.GetNumAtoms() + len(Chem.GetMolFrags(mol))
 
 
+def _rings_of(size: int) -> Callable[[Chem.Mol], float]:
+    return lambda mol: sum(len(ring) == size for ring in mol.GetRingInfo().AtomRings())
+
+
+def _triple_bonds(mol: Chem.Mol) -> float:
+    return sum(bond.GetBondType() == Chem.BondType.TRIPLE for bond in mol.GetBonds())
+
+
 @dataclass(frozen=True)
 class Property:
     """`computed` measures a sanitised molecule; `recorded` reads a data set's GFN2-xTB results (KeyError without)."""
@@ -65,6 +74,8 @@ PROPERTIES = {
         Property("mw", "g/mol", Descriptors.MolWt),  # type: ignore[attr-defined]
         Property("rings", "", _rings),
         Property("aromatic_atoms", "", lambda mol: sum(atom.GetIsAromatic() for atom in mol.GetAtoms())),
+        Property("triple_bonds", "", _triple_bonds),
+        *(Property(f"{word}_rings", "", _rings_of(n)) for n, word in RING_SIZES.items()),
         *(Property(name, "", _atoms(symbol)) for name, symbol in ELEMENTS.items()),
     )
 }

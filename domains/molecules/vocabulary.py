@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from rdkit import Chem
 
-BOND_ORDERS = (0, 1, 2, 3)  # the bond classes; the index is the Kekulé order
+BOND_ORDERS = (0, 1, 2, 3)  # Kekulé orders, which a decoded graph has
+AROMATIC = 4  # a pair's class in the state of a model of five: which of its bonds are double is not asked yet
 
 
 @dataclass(frozen=True, order=True)

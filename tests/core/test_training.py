@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sciconsist import sampling
+from sciconsist.ahead import batch_indices
 from sciconsist.checkpoint import read_checkpoint
 from sciconsist.couplings import minibatch_ot
 from sciconsist.domain import Batch
@@ -28,7 +29,7 @@ from sciconsist.losses import flow_map_loss
 from sciconsist.random import stream
 from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.run_state import load_state
-from sciconsist.training import SCHEDULES, TrainingDiverged, batch_indices, fit
+from sciconsist.training import SCHEDULES, TrainingDiverged, fit
 
 DATA = torch.randn(300, 2, generator=stream(0, "data")) * torch.tensor([0.5, 1.5]) + 2.0
 
@@ -293,3 +294,12 @@ def test_order_of_data_is_a_permutation_an_epoch() -> None:
     assert first.sort().values.tolist() == list(range(100)) == second.sort().values.tolist()
     assert not torch.equal(first, second)
     assert [round(SCHEDULES["cosine"](p), 3) for p in (0.0, 0.5, 1.0)] == [1.0, 0.51, 0.02]
+
+
+def test_batches_made_ahead_by_workers_change_nothing() -> None:
+    alone, ahead = model(), model()
+    state = torch.random.get_rng_state()
+    train(7, made=alone)
+    train(7, made=ahead, workers=2)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(alone.state_dict().values(), ahead.state_dict().values()))

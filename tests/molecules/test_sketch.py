@@ -106,7 +106,7 @@ def test_the_network_hears_the_sketch(model: FlowMap) -> None:
     mask = model.domain.masks(node)
     state = {
         "positions": torch.randn(1, 3, 3).expand(2, -1, -1), "atoms": torch.zeros(2, 3, len(model.domain.vocabulary)),
-        "bonds": torch.zeros(2, 3, 3, 4),
+        "bonds": torch.zeros(2, 3, 3, model.domain.config.bond_classes),
     }  # fmt: skip
     one = torch.ones(2)
     out = model.raw(state, one, one, model.domain.condition(node, told), mask)
