@@ -159,7 +159,7 @@ def coarsened(region: Region, factor: int) -> tuple[Tensor, Tensor, Terrain]:
 
 def cross_fitted(
     domain: ClimateDomain, net: ClimateNetwork, fine: Tensor, coarse: Tensor, ground: Terrain, seasons: Tensor,
-    number: int, ridge: float, rounds: int = 0,
+    number: int, ridge: float, rounds: int,
 ) -> Tensor:  # fmt: skip
     """Closed-form means of every time, each by a fit that has not seen the stretch of times it lies in.
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from sciconsist import __version__
 from sciconsist.checkpoint import read_checkpoint, save_model
@@ -52,8 +52,8 @@ class TrainConfig(RunConfig):
     factor: int = Field(default=4, ge=2, le=8)
     radius: int = Field(default=2, ge=0)
     cross: bool = True
-    cycle: Literal["year", "day"] | None = None  # of the closed-form mean, like the two below
-    rank: int | list[int] | None = None
+    cycle: Literal["year", "day"] | None = None  # of the closed-form mean, like the three below
+    rank: PositiveInt | list[PositiveInt] | None = None
     squares: bool = False
     transformed: bool = False
     ridge: float = Field(default=1.0, gt=0)
@@ -130,6 +130,8 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     names, k = region.fields.names, config.factor
     if len(fine) < 10 * config.folds:
         raise UserError(f"{region.name}: {len(fine)} times; expected at least {10 * config.folds} to train on")
+    if isinstance(config.rank, list) and len(config.rank) != len(names):
+        raise UserError(f"rank {config.rank}: expected one number, or one for each of {', '.join(names)}")
     grid = region.fields.grid
     if grid.kind != "rectilinear":
         raise UserError(

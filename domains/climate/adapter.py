@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from sciconsist.domain import Batch
@@ -50,7 +50,7 @@ class Site(BaseModel):
     radius: int = Field(default=2, ge=0)  # of the mean's neighbourhood, coarse cells
     cross: bool = True  # the mean looks at the other variables, too
     cycle: Literal["year", "day"] | None = None  # and at the time of it
-    rank: int | list[int] | None = None  # patterns of a cell that the mean (of each variable) is made of; None: all
+    rank: PositiveInt | list[PositiveInt] | None = None  # patterns of detail a cell (of each variable); all if None
     squares: bool = False  # of neighbours are in the mean, and the other variables' nine nearest cells
     transformed: bool = False  # the mean is of g(y)
 

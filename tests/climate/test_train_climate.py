@@ -148,6 +148,18 @@ def test_a_mean_of_the_transform_is_positive_and_conserves(tmp_path: Path) -> No
     assert torch.allclose(block_mean(data.base, area, 4), data.coarse, atol=1e-4, rtol=1e-5)
 
 
+def test_a_rank_is_positive_and_there_is_one_for_each_variable(tmp_path: Path) -> None:
+    region = read_region(own_file(tmp_path))
+    count = len(region.fields.names)
+    with pytest.raises(UserError, match="one for each of"):
+        site_model(region, TrainConfig(folds=2, radius=1, rank=[4] * (count + 1)))
+    for rank in (0, [4, 0]):
+        with pytest.raises(ValueError, match="greater than 0"):
+            TrainConfig(rank=rank)
+    _, data = site_model(region, TrainConfig(folds=2, radius=1, rank=list(range(2, 2 + count)), squares=True))
+    assert data.net.mean is not None and data.net.mean.beta.shape[0] == sum(range(2, 2 + count))
+
+
 def test_held_out_times_are_the_ends_of_stretches() -> None:
     train, late = held_out(100, 0.1, 5)
     assert late.tolist() == [18, 19, 38, 39, 58, 59, 78, 79, 98, 99]
