@@ -34,9 +34,9 @@ def set_memory(model: FlowMap, site: RegionData, step: float | None) -> None:
 
 def standardised(model: FlowMap, site: RegionData) -> Tensor:
     """Detail of the truth, `[T, C, H, W]`, in its standard deviations."""
-    g = model.domain.transform
     height, width = site.ground.valid.shape
-    return (g(site.fine) - g(site.base)) / site.net.local_spread((0, 0), (height, width), site.ground.factor)
+    batches = (site.window(t, slice(0, height), slice(0, width)) for t in torch.arange(len(site)).split(64))
+    return torch.cat([model.domain.residual(batch.condition["truth"], batch.condition) for batch in batches])
 
 
 def lag1(detail: Tensor, area: Tensor) -> Tensor:

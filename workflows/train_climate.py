@@ -19,7 +19,9 @@ from sciconsist import __version__
 from sciconsist.checkpoint import read_checkpoint, save_model
 from sciconsist.domain import Data
 from sciconsist.domains.climate.adapter import Site, network_of
+from sciconsist.domains.climate.conserve import spread_out
 from sciconsist.domains.climate.network import NetworkConfig
+from sciconsist.domains.climate.spreads import fit_law, widths
 from sciconsist.domains.climate.times import step_of
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -56,6 +58,7 @@ class TrainConfig(RunConfig):
     rank: PositiveInt | list[PositiveInt] | None = None
     squares: bool = False
     transformed: bool = False
+    varying: bool = True  # whether the residual's spread goes with the coarse value and the cycle
     ridge: float = Field(default=1.0, gt=0)
     rounds: int = Field(default=4, ge=0)  # in which cells learn from each other what coefficients are like; 0: ridge
     folds: int = Field(default=6, ge=2)  # stretches of times for cross-fitted residuals
@@ -140,7 +143,7 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     lat, lon = (np.asarray(a[: len(a) // k * k]).reshape(-1, k).mean(1) for a in (grid.lat, grid.lon))
     site = Site(
         lat=lat.round(6).tolist(), lon=lon.round(6).tolist(), radius=config.radius, cross=config.cross,
-        cycle=config.cycle, rank=config.rank, transformed=config.transformed, squares=config.squares,
+        cycle=config.cycle, rank=config.rank, transformed=config.transformed, squares=config.squares, varying=config.varying,
     )  # fmt: skip
     plain = {
         "variables": list(names), "factor": k, "network": config.network.model_dump(), "site": site.model_dump(),
@@ -153,23 +156,31 @@ def site_model(region: Region, config: TrainConfig, seed: int = 0) -> tuple[Flow
     g = domain.transform(coarse)[..., ground.valid]
     error = domain.transform(fine) - domain.transform(base)
     inside = ground.area > 0
+    centre, scale = g.mean((0, 2)), g.std((0, 2)).clamp_min(1e-6)
+    law = None
+    if config.varying:
+        own = ((domain.transform(coarse) - centre[:, None, None]) / scale[:, None, None]) * ground.valid
+        cycle = domain.cycle_of(seasons)
+        law = fit_law(error, own, cycle, ground.valid, k, max(config.rounds, 1))
+        error = error / spread_out(widths(law.float(), own, cycle), k)
     local = error.square().mean(0).sqrt() * inside
     spread = local[:, inside].mean(1)
     local = torch.where(inside, local.clamp_min(0.15 * spread[:, None, None]), spread[:, None, None])
     figures = {
-        "centre": g.mean((0, 2)).tolist(), "scale": g.std((0, 2)).clamp_min(1e-6).tolist(),
-        "spread": spread.clamp_min(1e-6).tolist(),
+        "centre": centre.tolist(), "scale": scale.tolist(), "spread": spread.clamp_min(1e-6).tolist(),
     }  # fmt: skip
     with fresh_weights(seed):
         model = build({"domain": "climate", **plain, **figures})
-    own = network_of(model)
-    assert own.mean is not None and net.mean is not None
-    own.mean.load_state_dict(net.mean.state_dict())
-    own.spread.copy_(local.clamp_min(1e-6))
-    own.ground.copy_(torch.stack([ground.height, ground.land, inside.float()]))
+    new = network_of(model)
+    assert new.mean is not None and net.mean is not None
+    new.mean.load_state_dict(net.mean.state_dict())
+    new.spread.copy_(local.clamp_min(1e-6))
+    new.ground.copy_(torch.stack([ground.height, ground.land, inside.float()]))
+    if new.law is not None and law is not None:
+        new.law.copy_(law)
     unit = (fine - base).abs()[..., inside].mean((0, 2)).clamp_min(1e-9)
     unit = unit / torch.tensor([config.emphasis.get(n, 1.0) for n in names])
-    ready = RegionData(model.domain, own, fine, coarse, base, seasons, ground, unit, config.crop)
+    ready = RegionData(model.domain, new, fine, coarse, base, seasons, ground, unit, config.crop)
     return model, ready
 
 

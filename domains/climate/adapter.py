@@ -22,6 +22,7 @@ from sciconsist.domains.climate.fields import NON_NEGATIVE, UNITS
 from sciconsist.domains.climate.means import SiteMean, lapse_mean
 from sciconsist.domains.climate.network import OFFSET_FEATURES, FieldNetwork, NetworkConfig, offset_features, offsets
 from sciconsist.domains.climate.scores import fair_crps
+from sciconsist.domains.climate.spreads import widths
 from sciconsist.domains.climate.statics import (
     CALENDAR,
     COARSE_FEATURES,
@@ -53,6 +54,7 @@ class Site(BaseModel):
     rank: PositiveInt | list[PositiveInt] | None = None  # patterns of detail a cell (of each variable); all if None
     squares: bool = False  # of neighbours are in the mean, and the other variables' nine nearest cells
     transformed: bool = False  # the mean is of g(y)
+    varying: bool = False  # the residual's spread goes with the coarse value and the cycle
 
 
 class ClimateConfig(BaseModel):
@@ -171,13 +173,14 @@ class ClimateDomain:
         k, like = ground.factor, coarse
         known = present[:, :, None, None] * ground.valid.to(like)
         coarse = torch.where(known > 0, coarse, torch.zeros_like(coarse))
-        centre, scale = (
-            torch.tensor(v, dtype=like.dtype)[None, :, None, None] for v in (self.config.centre, self.config.scale)
-        )
-        g_coarse = self.transform(coarse)
-        seen = present[:, :, None, None]
+        g_coarse, seen = self.transform(coarse), present[:, :, None, None]
+        own = self.standardised(coarse) * known
+        scale = torch.tensor(self.config.scale, dtype=like.dtype)[None, :, None, None]
         detail = (self.transform(base) - spread_out(g_coarse, k)) / scale * spread_out(known, k)
         spread = net.local_spread(origin, (h, w), k).to(like)[None].expand(B, C, h * k, w * k)
+        if net.law is not None:
+            law = net.law[..., origin[0] : origin[0] + h, origin[1] : origin[1] + w].to(like)
+            spread = spread * spread_out(widths(law, own, self.cycle_of(calendar)), k)
         o = offsets(k, like)
         dy, dx = torch.meshgrid(o, o, indexing="ij")
         waves = offset_features(dy, dx, 1 / k).repeat(1, h, w)
@@ -186,7 +189,7 @@ class ClimateDomain:
         season = calendar.to(like) if self.config.site is not None else torch.zeros_like(calendar).to(like)
         return {
             "coarse": torch.cat([
-                (g_coarse - centre) / scale * known, seen.expand(B, C, h, w),
+                own, seen.expand(B, C, h, w),
                 ground.valid.to(like).expand(B, 1, h, w), coarse_features(ground).to(like).expand(B, -1, h, w),
                 season[:, :, None, None].expand(-1, -1, h, w),
             ], 1),
@@ -198,6 +201,18 @@ class ClimateDomain:
             "area": ground.area.to(like).expand(B, 1, h * k, w * k),
             "box": torch.tensor(origin).expand(B, 2), "periodic": ground.periodic,
         }  # fmt: skip
+
+    def standardised(self, coarse: Tensor) -> Tensor:
+        """g of coarse fields `[B, C, h, w]`, less its mean, in its standard deviations."""
+        centre, scale = (
+            torch.tensor(v, dtype=coarse.dtype)[None, :, None, None] for v in (self.config.centre, self.config.scale)
+        )
+        return (self.transform(coarse) - centre) / scale
+
+    def cycle_of(self, calendar: Tensor) -> Tensor:
+        """Sine and cosine of the site's cycle, `[B, 2]`; `[B, 0]` without one."""
+        site = self.config.site
+        return calendar[:, :0] if site is None or site.cycle is None else harmonics(calendar, site.cycle)[:, :2]
 
     # --- residuals ------------------------------------------------------------------------------------------
 
@@ -222,6 +237,7 @@ class ClimateNetwork(FieldNetwork):
 
     spread: Tensor
     ground: Tensor
+    law: Tensor | None  # of a spread that varies (`spreads`)
 
     def __init__(self, config: ClimateConfig) -> None:
         C, site = len(config.variables), config.site
@@ -234,6 +250,7 @@ class ClimateNetwork(FieldNetwork):
             lattice,
         )
         self.mean: SiteMean | None = None
+        self.register_buffer("law", None)
         if lattice is not None and site is not None:
             waves = 0 if site.cycle is None else WAVES
             self.mean = SiteMean(C, config.factor, lattice, site.radius, site.cross, waves, site.rank, site.squares)
@@ -241,12 +258,15 @@ class ClimateNetwork(FieldNetwork):
             fine = (lattice[0] * config.factor, lattice[1] * config.factor)
             self.register_buffer("spread", torch.ones(C, *fine))
             self.register_buffer("ground", torch.zeros(3, *fine))  # height (m), land, cells that have values
+            if site.varying:
+                terms = 2 if site.cycle is None else 4
+                self.law = torch.zeros(C, terms, *lattice)
         else:
             self.register_buffer("spread", torch.tensor(config.spread)[:, None, None], persistent=False)
             self.halo += 2
 
     def local_spread(self, origin: tuple[int, int], shape: tuple[int, int], factor: int) -> Tensor:
-        """Standard deviation of the residual `[C, H, W]`."""
+        """Standard deviation of the residual `[C, H, W]`, all times together."""
         if self.mean is None:
             return self.spread.expand(-1, shape[0] * factor, shape[1] * factor)
         return self.spread[(slice(None), *block(origin, shape, factor))]

@@ -59,7 +59,7 @@ def untrained(site: World | None = None, factor: int = 4, seed: int = 0) -> Flow
     }  # fmt: skip
     if site is not None:
         grid = site.coarse.grid
-        config["site"] = {"lat": grid.lat.tolist(), "lon": grid.lon.tolist(), "radius": 1}
+        config["site"] = {"lat": grid.lat.tolist(), "lon": grid.lon.tolist(), "radius": 1, "varying": True}
         config["network"]["embedding"] = 2
     model = from_config(config).model()
     generator = stream(seed, "weights")
@@ -72,6 +72,7 @@ def untrained(site: World | None = None, factor: int = 4, seed: int = 0) -> Flow
             mean.centre.copy_(torch.tensor(site.coarse.values.mean(0)))
             mean.scale.copy_(torch.tensor(site.coarse.values.std(0) + 0.1))
             model.net.spread.uniform_(0.2, 1.0, generator=generator)
+            model.net.law.copy_(0.3 * torch.randn(model.net.law.shape, generator=generator))
             model.net.ground[0], model.net.ground[1] = (
                 torch.tensor(a) for a in (site.statics_target.orography, site.statics_target.land_sea_mask)
             )

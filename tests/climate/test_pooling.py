@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sciconsist.domains.climate.means import SiteMean
-from sciconsist.domains.climate.pooling import pooled_regressions
+from sciconsist.domains.climate.pooling import pooled_regressions, scale_law, scale_of, weighted_regressions
 
 CELLS, TIMES, FEATURES = 120, 40, 12
 
@@ -53,6 +53,34 @@ def test_units_and_a_predictor_that_never_moves_change_nothing() -> None:
     still = torch.cat([torch.full_like(X[..., :1], 7.0), X], -1)
     again = pooled_regressions(still, y, 4)
     assert torch.allclose(still @ again, X @ found, atol=0.05)
+
+
+def test_times_and_outliers_that_say_little_count_little() -> None:
+    """Noise ten times as wide at some times than at others, by a law; then a few times of wild values."""
+    g = torch.Generator().manual_seed(1)
+    X, y, truth = problem(noise=0.0, spread=0.3)
+    wide = X[..., :1].exp()
+    loud = y + 2.0 * wide * torch.randn(y.shape, generator=g, dtype=torch.float64)
+    wild = y + torch.randn(y.shape, generator=g, dtype=torch.float64)
+    wild[:, ::13] += 50.0 * torch.randn(wild[:, ::13].shape, generator=g, dtype=torch.float64)
+    for target in (loud, wild):
+        flat = weighted_regressions(X, target, torch.ones_like(wide), 6)
+        assert error(pooled_regressions(X, target, 6), truth) < 0.7 * error(flat, truth)
+
+
+def test_the_law_of_the_scale_is_found_and_flattened_a_little() -> None:
+    """Perfect fits must not count without bound, so the law is that of residuals with a floor below them."""
+    g = torch.Generator().manual_seed(2)
+    X = torch.randn(CELLS, 4 * TIMES, 2, generator=g, dtype=torch.float64)
+    X = torch.cat([X, torch.ones_like(X[..., :1])], -1)
+    wide = (0.5 * X[..., :1] - 0.25 * X[..., 1:2]).exp()
+    residual = wide * torch.randn(CELLS, 4 * TIMES, 16, generator=g, dtype=torch.float64)
+    law = scale_law(X, residual, 6)
+    assert torch.allclose(law[:, 0], -2 * law[:, 1], atol=0.12)
+    assert ((law[:, 0] > 0.3) & (law[:, 0] < 0.5)).all()
+    assert torch.allclose(scale_of(X, law).log().mean(1), torch.zeros(CELLS, 1, dtype=torch.float64), atol=0.02)
+    dry = torch.where(X[..., :1] < 0, 0.0, residual)
+    assert torch.isfinite(scale_of(X, scale_law(X, dry, 6))).all()
 
 
 def test_the_site_mean_with_squares_finds_a_quadratic_law() -> None:
