@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
 from rdkit import Chem
 from torch import Tensor
 
 from sciconsist import __version__
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
+from sciconsist.domains.molecules.distances import learn
 from sciconsist.domains.molecules.graphs import close_shells
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
@@ -38,6 +40,9 @@ DISTILL: dict[str, Recipe] = {
     ),
     **{name: RECIPES[name] for name in ("psd", "lsd", "lsd_fd", "lmd", "cd", "ctm")},
 }  # fmt: skip
+
+
+ENOUGH = 30_000  # molecules to count distances of
 
 
 class TrainConfig(RunConfig):
@@ -101,6 +106,7 @@ def train(
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
     if config.sketch:
         remember_sketches(model, ready, config.sketch)
+    remember_distances(model, ready)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
 
@@ -124,6 +130,14 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     sketches = sketch(sizes, values, names, unsketched, [known[k] for k in others])
     model.domain.config = model.domain.config.model_copy(update={"sketches": sketches})
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+
+
+def remember_distances(model: FlowMap, data: MoleculeData) -> None:
+    """Let the model keep what distances its training data have (of `ENOUGH` molecules, evenly taken)."""
+    some = np.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().astype(int).tolist()
+    found = learn((data.graphs.graph(k) for k in some), model.domain.vocabulary)
+    model.domain.config = model.domain.config.model_copy(update={"distances": found})
+    model.config = {**(model.config or {}), "distances": found.model_dump()}
 
 
 def with_properties(model: FlowMap, told: Sequence[Known], elements: bool = False) -> FlowMap:
@@ -167,6 +181,8 @@ def distill(
         **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
+    if not model.domain.config.distances.names:
+        remember_distances(model, ready)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
 

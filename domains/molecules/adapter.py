@@ -20,6 +20,7 @@ from sciconsist.couplings import align_points
 from sciconsist.domain import Batch
 from sciconsist.domains.molecules.bookkeeping import Bookkeeping
 from sciconsist.domains.molecules.decode import decode_graph, kekule_choices
+from sciconsist.domains.molecules.distances import Distances
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
@@ -49,6 +50,7 @@ class MoleculeConfig(BaseModel):
     length_power: float = 0.3
     size_histogram: dict[int, int] = {}
     properties: list[Known] = []  # what the network may be told; network.conditions is their number
+    distances: Distances = Distances()  # of the training data, to which few evaluations' positions are moved
     sketches: Sketches = Sketches()  # properties that samples are told unless others are asked for
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from torch import Tensor
 from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph, kekule_choices
+from sciconsist.domains.molecules.distances import settle
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
 from sciconsist.domains.molecules.vocabulary import Vocabulary
@@ -37,7 +38,8 @@ class Plan:
 
     `power` bends the time grid of the jumps ((k/n)^power, more than 1 crowds the data end); `start` is the time to
     which positions are noised again before refinement, `refine_power` bends its grid: what is left to do there is to
-    settle bond lengths, at the data's very end; `gamma` is how much of each jump is re-noised.
+    settle bond lengths, at the data's very end; `gamma` is how much of each jump is re-noised. `trust`, Å, is how far
+    off the network's positions are taken to be when the graph's own distances are asked (`distances`; 0: not).
     `steps` counts every evaluation of the network.
     """
 
@@ -47,6 +49,7 @@ class Plan:
     start: float = 0.2
     refine_power: float = 4.0
     gamma: float = 0.0
+    trust: float = 0.005
     guided: bool = False  # guidance asks the network twice a jump
 
     @property
@@ -77,9 +80,12 @@ def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
     start = 0.05 if refine == 1 else 0.2
+    trust = {0: 0.12, 1: 0.02}.get(refine, 0.005)
     if guided:
-        return Plan(max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), start=start, guided=True)
-    return Plan(steps - refine, refine, start=start)
+        return Plan(
+            max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), start=start, trust=trust, guided=True
+        )
+    return Plan(steps - refine, refine, start=start, trust=trust)
 
 
 def draw_noise(
@@ -274,6 +280,9 @@ def _batch(
         placed = place_atoms(model, heavy, again, plan.refine_times(), values, given)
     else:
         placed = [g.positions for g in heavy if g.positions is not None]
+    if plan.trust and domain.config.distances.names:
+        fixed = 0 if given is None else len(given)
+        placed = settle(heavy, placed, domain.vocabulary, domain.config.distances, plan.trust, fixed)
     for k, graph in enumerate(decoded):
         mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
         asked = {name: told[k].values[name] for name in wish.properties}

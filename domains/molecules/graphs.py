@@ -118,6 +118,12 @@ class PaddedGraphs:
             mask[:, :n],
         )
 
+    def graph(self, k: int) -> HeavyGraph:
+        """The molecule at place k."""
+        n = int(self.mask[k].sum())
+        arrays = (self.classes[k, :n], self.orders[k, :n, :n], self.positions[k, :n], self.aromatic[k, :n, :n])
+        return HeavyGraph(*(a.numpy() for a in arrays))
+
     def bonds(self, classes: int) -> Tensor:
         """Classes of all pairs, `[B, N, N]`, in a state of so many: the orders, or AROMATIC where there is such a class."""
         return torch.where(self.aromatic, AROMATIC, self.orders) if classes > AROMATIC else self.orders
