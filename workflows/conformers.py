@@ -16,6 +16,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
 from sciconsist.datasets.records import conformer
+from sciconsist.domains.molecules.distances import settle
 from sciconsist.domains.molecules.generate import draw_noise, place_atoms
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
@@ -31,6 +32,8 @@ TRIES = 40  # samples drawn for each conformer asked for, before we give up
 PATIENCE = 8  # so many from noise; later ones start at an embedding that has the stereochemistry asked for
 FLAT = 0.1  # a centre whose unit bond vectors span less has no hand
 EMBEDDED = 0.5  # time to which an embedding is noised
+POWER = 2.0  # of the time grid: bond lengths settle at the end of it
+TRUST = {1: 0.12, 2: 0.05}  # Å, by evaluations: how far off the network's positions are taken to be
 _CHIRAL = (Chem.ChiralType.CHI_TETRAHEDRAL_CW, Chem.ChiralType.CHI_TETRAHEDRAL_CCW)
 
 
@@ -177,10 +180,14 @@ class Conformers:
         sizes = [len(graph)] * count
         noise = draw_noise(self.model.domain, sizes, indices, self.seed, f"conformer {target.smiles}")
         begin = EMBEDDED if embed else 1.0
-        times = [begin * (1 - k / self.steps) for k in range(self.steps + 1)]
+        times = [begin * (1 - k / self.steps) ** POWER for k in range(self.steps + 1)]
         starts = [embedding(target, self.seed, i) if embed else np.zeros((sizes[0], 3)) for i in indices]
         graphs = [HeavyGraph(graph.classes, graph.orders, start, graph.aromatic) for start in starts]
-        return place_atoms(self.model, graphs, noise["positions"], times)
+        placed = place_atoms(self.model, graphs, noise["positions"], times)
+        domain = self.model.domain
+        if domain.config.distances.names:
+            placed = settle(graphs, placed, domain.vocabulary, domain.config.distances, TRUST.get(self.steps, 0.01))
+        return placed
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:
         """The molecule asked for at these heavy positions, or their mirror image, or why neither will do."""
