@@ -7,11 +7,13 @@ Of all consistent graphs the decoder returns the one with the largest sum of ind
     sum_i log p(class_i) + sum_{i<j} log p(order_ij)
 
 exactly: the argmax when it is consistent, else a best-first search over repairs of the argmax, and
-where that search grows too large an integer programme (HiGHS). Coordinates play no part.
+where that search grows too large an integer programme (HiGHS). The search also lists the next likely ones (`ranked_graphs`).
+Coordinates play no part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -57,6 +59,29 @@ def decode_graph(
         if found is None:
             return _infeasible(atom_logp, bond_logp, allowed)
         chosen = found
+    return _decoded(problem, atom_logp, bond_logp, chosen)
+
+
+def ranked_graphs(
+    atom_logp: np.ndarray,
+    bond_logp: np.ndarray,
+    vocabulary: Vocabulary,
+    allowed: np.ndarray | None = None,
+    charge: int | None = CHARGE,
+    slack: float = WINDOW,
+    max_pops: int = MAX_POPS,
+) -> Iterator[DecodedGraph]:
+    """Consistent graphs, the likeliest first, that cost up to `slack` nats more than it; arguments as `decode_graph`'s.
+
+    None is left out before the last; the list ends early after `max_pops` nodes of the search.
+    """
+    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
+    if problem is not None:
+        for chosen in _ranked(problem, WINDOW + slack, max_pops, slack):
+            yield _decoded(problem, atom_logp, bond_logp, chosen)
+
+
+def _decoded(problem: Problem, atom_logp: np.ndarray, bond_logp: np.ndarray, chosen: Sequence[int]) -> DecodedGraph:
     classes, orders = problem.apply(chosen)
     return DecodedGraph(
         classes=classes,
@@ -167,45 +192,51 @@ def _imbalance_cost(problem: Problem) -> list[list[float]]:
 
 
 def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
-    """Best-first search over sets of changes to the argmax; the chosen alternatives, or None.
+    """The cheapest set of changes to the argmax, or None: it costs more than `window`, or takes more than `max_pops` nodes."""
+    return next(_ranked(problem, window, max_pops), None)
+
+
+def _ranked(problem: Problem, window: float, max_pops: int, slack: float = 0.0) -> Iterator[list[int]]:
+    """Best-first search over sets of changes to the argmax: those that make a solution, cheapest first.
 
     A node is a set of changes and a set of banned ones. An unbalanced atom (or a piece that must be
-    linked, or a wrong total) needs one of a known list of changes: child m takes the m-th and bans the
-    earlier ones, so children are disjoint and miss nothing. None when the cheapest answer costs more
-    than `window` or takes more than `max_pops` nodes.
+    linked, or a wrong total) needs one of a known list of changes, and to leave a solution any change will do: child m
+    takes the m-th and bans the earlier ones, so children are disjoint and miss nothing. It ends after solutions that
+    cost `slack` more than the first, or more than `window`, and after `max_pops` nodes.
     """
     if np.abs(problem.imbalance).max() > SPAN - 4:
-        return None
+        return
     table = problem.alternatives(window)
     bound = _imbalance_cost(problem)
     imbalance = tuple(int(r) for r in problem.imbalance)
     rest = sum(bound[i][r + SPAN] for i, r in enumerate(imbalance))
     heap: list[tuple] = [(rest, 0, 0.0, rest, imbalance, problem.excess, 0, ())]
-    best, count = window, 0
+    limit, count = window, 0
     for _ in range(max_pops):
         if not heap:
-            return None
+            return
         _, _, cost, rest, imbalance, excess, banned, chosen = heappop(heap)
         candidates = _must_change(problem, table, bound, imbalance, excess, chosen)
         if candidates is None:
-            return list(chosen)
+            yield list(chosen)
+            candidates = table.ids
         for a in candidates:
             bit = 1 << a
             if banned & bit:
                 continue
             i, j, shift = problem.first[a], problem.second[a], problem.shift[a]
             ri, new_cost = imbalance[i] + shift, cost + problem.gaps[a]
-            if new_cost > best:
+            if new_cost > limit:
                 break  # candidates come cheapest first
             if abs(ri) > SPAN:
-                return None  # outside the bound's table
+                return  # outside the bound's table
             new_rest = rest - bound[i][imbalance[i] + SPAN] + bound[i][ri + SPAN]
             if j >= 0:
                 rj = imbalance[j] + shift
                 if abs(rj) > SPAN:
-                    return None
+                    return
                 new_rest += bound[j][rj + SPAN] - bound[j][imbalance[j] + SPAN]
-            if new_cost + new_rest <= best:
+            if new_cost + new_rest <= limit:
                 new = list(imbalance)
                 new[i] = ri
                 if j >= 0:
@@ -214,14 +245,13 @@ def _search(problem: Problem, window: float, max_pops: int) -> list[int] | None:
                 new_excess = problem.excess_after(excess, a)
                 taken = (*chosen, a)
                 if not any(new) and problem.is_solution(taken, new_excess):
-                    best = min(best, new_cost)
+                    limit = min(limit, new_cost + slack)
                 heappush(
                     heap,
                     (new_cost + new_rest, count, new_cost, new_rest, tuple(new), new_excess,
                      banned | problem.variable(a), taken),
                 )  # fmt: skip
             banned |= bit
-    return None
 
 
 def _must_change(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -19,17 +18,17 @@ from torch import Tensor
 
 from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.completion import Given
-from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, decode_graph, kekule_choices
+from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, kekule_choices
 from sciconsist.domains.molecules.distances import settle
+from sciconsist.domains.molecules.fulfil import ALL, RINGS, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
-from sciconsist.domains.molecules.vocabulary import Vocabulary
+from sciconsist.domains.molecules.vocabulary import AROMATIC
 from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
 
 State = dict[str, Tensor]
-RINGS = 6.0  # nats that the rings told may cost: beyond it the network had good reason for others
 
 
 @dataclass(frozen=True)
@@ -210,25 +209,6 @@ def place_atoms(
     return [positions[k, : len(g)] for k, g in enumerate(graphs)]
 
 
-def decode_told(
-    told: Told, exact: bool, atoms: np.ndarray, bonds: np.ndarray, vocabulary: Vocabulary,
-    allowed: np.ndarray | None, charge: int | None,
-) -> DecodedGraph:  # fmt: skip
-    """The likeliest graph with the rings that the network was told, where that costs little.
-
-    `exact`: with the hydrogens and rings told at any cost, where there is such a graph.
-    """
-    likeliest = partial(decode_graph, atoms, bonds, vocabulary, allowed, charge)
-    free = likeliest()
-    edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
-    hydrogens = round(told.values["H_atoms"]) if exact and "H_atoms" in told.values else None
-    as_told = edges is None or np.count_nonzero(free.orders) == 2 * edges
-    if not free.consistent or (hydrogens is None and as_told):
-        return free
-    graph = likeliest(hydrogens=hydrogens, bonds=edges, within=None if exact else free.gap + RINGS)
-    return graph if graph.consistent else free
-
-
 def generate(
     model: FlowMap,
     count: int,
@@ -263,6 +243,7 @@ def _batch(
     atoms = torch.log_softmax(raw["atoms"].double(), -1).numpy()
     bonds = kekule_choices(torch.log_softmax(raw["bonds"].double(), -1).numpy())
     positions = (state["positions"] * condition["length_scale"][:, None, None]).double().numpy()
+    worth = ALL if domain.config.bond_classes > AROMATIC else RINGS
     decoded, heavy = [], []
     for k, n in enumerate(sizes):
         own, pairs = atoms[k, :n], bonds[k, :n, :n]
@@ -272,7 +253,7 @@ def _batch(
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
         charge = CHARGE if given is None else given.charge
-        graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge)
+        graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge, worth)
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
     if plan.refine:

@@ -50,12 +50,12 @@ def aromatic(graph: DecodedGraph, vocabulary: Vocabulary) -> np.ndarray | None:
     """Which pairs of a decoded graph have an aromatic bond, `[N, N]`; None where none has, or it is no molecule."""
     try:
         with BlockLogs():
-            return aromatic_bonds(_bonded(graph.classes, graph.orders, vocabulary))
+            return aromatic_bonds(bonded(graph.classes, graph.orders, vocabulary))
     except Chem.MolSanitizeException:
         return None
 
 
-def _bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
+def bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
     heavy = _atoms(classes, vocabulary)
     for i, j in np.argwhere(np.triu(orders)).tolist():
         heavy.AddBond(i, j, BOND_TYPES[int(orders[i, j])])
@@ -63,7 +63,7 @@ def _bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> 
 
 
 def _molecule(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
-    heavy = _bonded(classes, orders, vocabulary)
+    heavy = bonded(classes, orders, vocabulary)
     Chem.SanitizeMol(heavy)
     mol = Chem.AddHs(heavy)
     expected = sum(vocabulary.classes[k].hydrogens for k in classes.tolist())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from sciconsist.domains.molecules import decode
-from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, is_connected
+from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, is_connected, ranked_graphs
 from sciconsist.domains.molecules.integer_programme import integer_programme
 from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.vocabulary import AtomClass, Vocabulary, atom_classes
@@ -76,6 +76,41 @@ def brute_force(
             if charge is None or charges[list(classes)].sum() == charge:
                 best = max(best, bonds + sum(atom[i, k] for i, k in enumerate(classes)))
     return best
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ranked_graphs_are_all_there_in_order(seed: int) -> None:
+    """Forbidding each graph found in turn leaves the next: as many, as likely, none twice."""
+    atom, bond = random_input(np.random.default_rng(seed), 3, len(SMALL), 1.0)
+    slack = 5.0
+    found = list(ranked_graphs(atom, bond, SMALL, slack=slack, max_pops=100_000))
+    best = decode_graph(atom, bond, SMALL)
+    assert found[0].log_likelihood == pytest.approx(best.log_likelihood)
+    values = [graph.log_likelihood for graph in found]
+    assert values == sorted(values, reverse=True) and values[-1] >= best.log_likelihood - slack - 1e-9
+    assert all(is_consistent(graph, SMALL) for graph in found)
+    assert len({(*graph.classes.tolist(), *graph.orders.ravel().tolist()) for graph in found}) == len(found)
+    everything = sorted(all_likelihoods(atom, bond, SMALL), reverse=True)
+    expected = [value for value in everything if value >= best.log_likelihood - slack + 1e-9]
+    assert values[: len(expected)] == pytest.approx(expected)
+    assert len(values) >= len(expected) > 1
+
+
+def all_likelihoods(atom: np.ndarray, bond: np.ndarray, vocabulary: Vocabulary) -> list[float]:
+    """Log-likelihoods of all neutral consistent graphs."""
+    n, pairs = len(atom), list(combinations(range(len(atom)), 2))
+    sums, charges = vocabulary.order_sums(), np.array([c.charge for c in vocabulary.classes])
+    found = []
+    for orders in product(range(4), repeat=len(pairs)):
+        matrix = np.zeros((n, n), int)
+        for (i, j), o in zip(pairs, orders, strict=True):
+            matrix[i, j] = matrix[j, i] = o
+        if is_connected(matrix):
+            bonds = sum(bond[i, j, o] for (i, j), o in zip(pairs, orders, strict=True))
+            for classes in product(*(np.flatnonzero(sums == matrix[i].sum()) for i in range(n))):
+                if charges[list(classes)].sum() == 0:
+                    found.append(float(bonds + sum(atom[i, k] for i, k in enumerate(classes))))
+    return found
 
 
 @pytest.mark.parametrize("pops", [decode.MAX_POPS, 0])
