@@ -58,7 +58,7 @@ class TrainConfig(RunConfig):
     rank: PositiveInt | list[PositiveInt] | None = None
     squares: bool = False
     transformed: bool = False
-    varying: bool = True  # whether the residual's spread goes with the coarse value and the cycle
+    varying: bool = False  # whether the residual's spread goes with the coarse value and the cycle
     ridge: float = Field(default=1.0, gt=0)
     rounds: int = Field(default=4, ge=0)  # in which cells learn from each other what coefficients are like; 0: ridge
     folds: int = Field(default=6, ge=2)  # stretches of times for cross-fitted residuals

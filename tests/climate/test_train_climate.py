@@ -160,6 +160,20 @@ def test_a_rank_is_positive_and_there_is_one_for_each_variable(tmp_path: Path) -
     assert data.net.mean is not None and data.net.mean.beta.shape[0] == sum(range(2, 2 + count))
 
 
+def test_a_spread_that_varies_is_part_of_a_site(tmp_path: Path) -> None:
+    """Residuals keep their unit size, times differ in width, and fields come back from them."""
+    region = read_region(own_file(tmp_path))
+    _, data = site_model(region, TrainConfig(folds=2, radius=1, cycle="year", varying=True))
+    law = data.net.law
+    assert law is not None and law.shape[1] == 4 and law.abs().max() > 0
+    h, w = data.ground.valid.shape
+    batch = data.window(torch.arange(len(data)), slice(0, h), slice(0, w))
+    assert isinstance(batch.x0, torch.Tensor)
+    assert 0.8 < float(batch.x0.square().mean().sqrt()) < 1.2
+    assert batch.condition["spread"].std(0).max() > 0
+    assert torch.allclose(data.domain.fields(batch.x0, batch.condition), batch.condition["truth"], atol=1e-2, rtol=1e-3)
+
+
 def test_held_out_times_are_the_ends_of_stretches() -> None:
     train, late = held_out(100, 0.1, 5)
     assert late.tolist() == [18, 19, 38, 39, 58, 59, 78, 79, 98, 99]
