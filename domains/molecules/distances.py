@@ -126,10 +126,14 @@ def learn(graphs: Iterable[HeavyGraph], vocabulary: Vocabulary) -> Distances:
             if len(path) == 4:
                 free[0].append(between[i, j])
         free[1].extend(between[np.triu(~near, 1)].tolist())
+
+    def least(found: list[float]) -> float:
+        return round(float(np.quantile(found, NEAREST)), 3) if found else 0.0
+
     rows = sorted((n, float(np.mean(d)), float(np.std(d))) for n, d in seen.items() if len(d) >= OFTEN)
     return Distances(
         names=[r[0] for r in rows], means=[round(r[1], 4) for r in rows], stds=[round(r[2], 4) for r in rows],
-        nearest=tuple(round(float(np.quantile(d, NEAREST)), 3) if d else 0.0 for d in free),
+        nearest=(least(free[0]), least(free[1])),
     )  # fmt: skip
 
 
