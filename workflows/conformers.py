@@ -185,9 +185,7 @@ class Conformers:
         graphs = [HeavyGraph(graph.classes, graph.orders, start, graph.aromatic) for start in starts]
         placed = place_atoms(self.model, graphs, noise["positions"], times)
         domain = self.model.domain
-        if domain.config.distances.names:
-            placed = settle(graphs, placed, domain.vocabulary, domain.config.distances, TRUST.get(self.steps, 0.01))
-        return placed
+        return settle(graphs, placed, domain.vocabulary, domain.config.distances, TRUST.get(self.steps, 0.01))
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:
         """The molecule asked for at these heavy positions, or their mirror image, or why neither will do."""

@@ -38,13 +38,12 @@ def decode_graph(
     charge: int | None = CHARGE,
     hydrogens: int | None = None,
     bonds: int | None = None,
-    within: float | None = None,
 ) -> DecodedGraph:
     """The likeliest consistent graph of N heavy atoms.
 
     `atom_logp` `[N, K]` over the vocabulary, `bond_logp` `[N, N, 4]` over orders 0..3 (symmetrised here; `kekule_choices`),
     `allowed` `[N, K]` bool: classes an atom may take, `charge`: net formal charge, `hydrogens` in all, `bonds`: bonded
-    pairs of heavy atoms (N - 1 + rings); None for any. `within`: no graph that costs more nats than this is looked for.
+    pairs of heavy atoms (N - 1 + rings); None for any.
     Where no consistent graph exists the result is the argmax (of allowed classes) with `consistent=False`.
     Raises ValueError on wrong shapes or NaN.
     """
@@ -53,8 +52,8 @@ def decode_graph(
         return _infeasible(atom_logp, bond_logp, allowed)
     chosen: list[int] = []
     if problem.imbalance.any() or not problem.is_solution(chosen):
-        found = _search(problem, WINDOW if within is None else within, MAX_POPS)
-        if found is None and within is None:
+        found = _search(problem, WINDOW, MAX_POPS)
+        if found is None:
             found = integer_programme(problem, 2 * WINDOW)
         if found is None:
             return _infeasible(atom_logp, bond_logp, allowed)

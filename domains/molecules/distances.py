@@ -163,10 +163,12 @@ def settle(
 ) -> list[np.ndarray]:  # fmt: skip
     """Positions `[N, 3]` Å of each graph at its likeliest distances.
 
-    `trust`, Å, is the standard deviation that the given coordinates are taken to have. The first `fixed` atoms stay
-    where they are. A molecule's result does not depend on those beside it.
+    `trust`, Å, is the standard deviation that the given coordinates are taken to have (0, or no distances: they stay).
+    The first `fixed` atoms stay where they are. A molecule's result does not depend on those beside it.
     """
     out: list[np.ndarray] = [np.asarray(x, dtype=np.float64) for x in positions]
+    if not distances.names or not trust:
+        return out
     by_size: defaultdict[int, list[int]] = defaultdict(list)
     for k, graph in enumerate(graphs):
         by_size[len(graph)].append(k)

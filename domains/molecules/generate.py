@@ -261,9 +261,8 @@ def _batch(
         placed = place_atoms(model, heavy, again, plan.refine_times(), values, given)
     else:
         placed = [g.positions for g in heavy if g.positions is not None]
-    if plan.trust and domain.config.distances.names:
-        fixed = 0 if given is None else len(given)
-        placed = settle(heavy, placed, domain.vocabulary, domain.config.distances, plan.trust, fixed)
+    fixed = 0 if given is None else len(given)
+    placed = settle(heavy, placed, domain.vocabulary, domain.config.distances, plan.trust, fixed)
     for k, graph in enumerate(decoded):
         mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
         asked = {name: told[k].values[name] for name in wish.properties}

@@ -56,6 +56,7 @@ def aromatic(graph: DecodedGraph, vocabulary: Vocabulary) -> np.ndarray | None:
 
 
 def bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
+    """Heavy atoms `[N]` and their Kekulé bonds `[N, N]` as a molecule, not yet sanitised."""
     heavy = _atoms(classes, vocabulary)
     for i, j in np.argwhere(np.triu(orders)).tolist():
         heavy.AddBond(i, j, BOND_TYPES[int(orders[i, j])])
