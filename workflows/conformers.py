@@ -214,6 +214,7 @@ class Conformers:
         mol = Chem.Mol(target.mol)
         mol.RemoveAllConformers()
         mol.AddConformer(conformer(made.GetConformer().GetPositions()[source]), assignId=True)
+        turn_hydrogens(mol, target)
         return mol
 
     def figures(self) -> dict[str, Any]:
@@ -262,6 +263,28 @@ def wrong_stereo(mol: Chem.Mol, target: Target) -> str:
         return "all" if all(inverted) else "some"
     Chem.AssignStereochemistryFrom3D(mol)
     return ""
+
+
+def turn_hydrogens(mol: Chem.Mol, target: Target) -> None:
+    """Hydrogens of C=N-H to the side asked for: heavy atoms do not say on which side they are."""
+    if not target.double:
+        return
+    seen, place = Chem.Mol(mol), mol.GetConformer()
+    Chem.AssignStereochemistryFrom3D(seen)
+    for i in target.double:
+        bond = seen.GetBondWithIdx(i)
+        if same_side(bond, target.mol.GetBondWithIdx(i)):
+            continue
+        for end in (bond.GetBeginAtom(), bond.GetEndAtom()):
+            others = [n for n in end.GetNeighbors() if n.GetIdx() != bond.GetOtherAtomIdx(end.GetIdx())]
+            if len(others) == 1 and others[0].GetAtomicNum() == 1:
+                x = mol.GetConformer().GetPositions()
+                centre, arm = x[end.GetIdx()], x[others[0].GetIdx()] - x[end.GetIdx()]
+                axis = x[bond.GetOtherAtomIdx(end.GetIdx())] - centre
+                axis /= np.linalg.norm(axis)
+                turned = centre + 2 * (axis @ arm) * axis - arm  # half a turn about the double bond
+                place.SetAtomPosition(others[0].GetIdx(), turned.tolist())
+                break
 
 
 def handedness(mol: Chem.Mol, centre: int) -> Chem.ChiralType:

@@ -117,7 +117,9 @@ def test_benchmark(tmp_path: Path, model: Path, real: Path, capsys: pytest.Captu
     assert status == 0 and [(r["evaluations"], r["boost"]) for r in rows] == [(1, 0.0), (2, 3.0)]
     assert all(r["n"] == 4 and 0 <= r["match_k1"] <= r["match_k5"] <= 1 and r["cpu_ms"] > 0 for r in rows)
     assert "4 crystals" in text
-    status, _, err = call(capsys, "benchmark", "crystals", "--data", real, "--model", model, "--steps", "few", "--quiet")
+    status, _, err = call(
+        capsys, "benchmark", "crystals", "--data", real, "--model", model, "--steps", "few", "--quiet"
+    )
     assert status == 2 and "'few'" in err
 
 

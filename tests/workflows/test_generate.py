@@ -165,6 +165,22 @@ def test_conformers_keep_the_graph_and_the_stereochemistry(model: FlowMap, text:
     assert len(distinct) == 5
 
 
+@pytest.mark.parametrize("text", ["[H]/N=C1/OC[C@@]2(C)OC[C@@H]12", "[H]/N=C1\\OC[C@@]2(C)OC[C@@H]12"])
+def test_a_hydrogen_goes_to_the_side_asked_for_of_its_double_bond(model: FlowMap, text: str) -> None:
+    """The heavy atoms, all that the network places, do not say on which side it is."""
+    job = Conformers(model, steps=4)
+    (mol,) = job.take_all([Request(text, "test")], 1)
+    assert not job.errors
+    x, want = mol.GetConformer().GetPositions(), Chem.AddHs(Chem.MolFromSmiles(text))
+    (bond,) = [b for b in want.GetBonds() if b.GetStereo() != Chem.BondStereo.STEREONONE]
+    n, c = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+    first, last = bond.GetStereoAtoms()
+    side = np.dot(np.cross(x[first] - x[n], x[c] - x[n]), np.cross(x[last] - x[c], x[n] - x[c]))
+    apart = bond.GetStereo() in (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOTRANS)
+    assert (side > 0) == apart  # the cross products of both ends point the same way across the bond
+    assert 0.98 < np.linalg.norm(x[first] - x[n]) < 1.06  # N-H in Å
+
+
 @pytest.mark.parametrize("text", ["CC[N@@]1[C@H](C=O)[C@@H]1C", "CC[N@]1[C@H](C=O)[C@@H]1C"])
 def test_nitrogens_in_rings_keep_their_hand_too(model: FlowMap, text: str) -> None:
     """RDKit does not read them off coordinates: the volume of the bonds says it, as for its own embedding."""
