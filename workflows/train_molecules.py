@@ -14,8 +14,8 @@ from rdkit import Chem
 from torch import Tensor
 
 from sciconsist import __version__
+from sciconsist.domains.molecules import distances, surroundings
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
-from sciconsist.domains.molecules.distances import learn
 from sciconsist.domains.molecules.graphs import close_shells
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
@@ -42,7 +42,7 @@ DISTILL: dict[str, Recipe] = {
 }  # fmt: skip
 
 
-ENOUGH = 30_000  # molecules to count distances of
+ENOUGH = 30_000  # molecules to measure distances of
 
 
 class TrainConfig(RunConfig):
@@ -106,7 +106,7 @@ def train(
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
     if config.sketch:
         remember_sketches(model, ready, config.sketch)
-    remember_distances(model, ready)
+    remember_chemistry(model, ready)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
 
@@ -132,12 +132,15 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 
 
-def remember_distances(model: FlowMap, data: MoleculeData) -> None:
-    """Let the model keep what distances its training data have (of `ENOUGH` molecules, evenly taken)."""
+def remember_chemistry(model: FlowMap, data: MoleculeData) -> None:
+    """Let the model keep what surroundings its training data's atoms have, and what distances (of `ENOUGH` molecules,
+    evenly taken)."""
     some = np.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().astype(int).tolist()
-    found = learn((data.graphs.graph(k) for k in some), model.domain.vocabulary)
-    model.domain.config = model.domain.config.model_copy(update={"distances": found})
-    model.config = {**(model.config or {}), "distances": found.model_dump()}
+    measured = distances.learn((data.graphs.graph(k) for k in some), model.domain.vocabulary)
+    around = surroundings.learn(data.graphs.graph(k) for k in range(len(data)))
+    found = {"distances": measured, "surroundings": around}
+    model.domain.config = model.domain.config.model_copy(update=found)
+    model.config = {**(model.config or {}), **{name: table.model_dump() for name, table in found.items()}}
 
 
 def with_properties(model: FlowMap, told: Sequence[Known], elements: bool = False) -> FlowMap:
@@ -181,8 +184,8 @@ def distill(
         **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
-    if not model.domain.config.distances.names:
-        remember_distances(model, ready)
+    if not (model.domain.config.distances.names and model.domain.config.surroundings.kinds):
+        remember_chemistry(model, ready)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
 

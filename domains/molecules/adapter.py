@@ -27,6 +27,7 @@ from sciconsist.domains.molecules.interchange import from_data, is_data, unbatch
 from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
 from sciconsist.domains.molecules.properties import Known
 from sciconsist.domains.molecules.sketch import Sketches
+from sciconsist.domains.molecules.surroundings import Surroundings
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -51,6 +52,7 @@ class MoleculeConfig(BaseModel):
     size_histogram: dict[int, int] = {}
     properties: list[Known] = []  # what the network may be told; network.conditions is their number
     distances: Distances = Distances()  # of the training data, to which few evaluations' positions are moved
+    surroundings: Surroundings = Surroundings()  # of the training data's atoms, others are decoded less often
     sketches: Sketches = Sketches()  # properties that samples are told unless others are asked for
 
     @model_validator(mode="after")

@@ -1,8 +1,8 @@
-"""Graphs that are what the network was told: of the likely ones, that which keeps most of the sketch.
+"""Graphs that are what the network was told and what the data know: of the likely ones, that which keeps most of both.
 
 The network is told rings, aromatic atoms and the like of the whole, and gives every atom and pair its own probabilities; the
-likeliest consistent graph of these may be one hydrogen off an aromatic ring. A number of the sketch that a graph does not
-have counts as so many nats.
+likeliest consistent graph of these may be one hydrogen off an aromatic ring, or have an atom bonded as none in the training
+data is. A number of the sketch that a graph does not have counts as so many nats, and so does such an atom.
 """
 
 from __future__ import annotations
@@ -18,21 +18,27 @@ from rdkit.rdBase import BlockLogs
 from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, ranked_graphs
 from sciconsist.domains.molecules.hydrogens import bonded
 from sciconsist.domains.molecules.properties import PROPERTIES, RING_SIZES
-from sciconsist.domains.molecules.vocabulary import Vocabulary
+from sciconsist.domains.molecules.surroundings import Surroundings, surroundings
+from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
 from sciconsist.domains.molecules.wishes import Told
 
 # Nats that a number of the sketch is worth, measured (docs/experiments.md); of bonds without an aromatic class, which
 # say little of aromatic rings, the rings alone
 RINGS = {"rings": 6.0}
-ALL = {**RINGS, **dict.fromkeys(("aromatic_atoms", "triple_bonds", *(f"{w}_rings" for w in RING_SIZES.values())), 4.0)}
+ALL = {
+    **RINGS, "aromatic_atoms": 8.0, "triple_bonds": 4.0, **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
+}  # fmt: skip
+ANY = Surroundings()
 SLACK, MOST, NODES = 12.0, 60, 1500  # nats, graphs and nodes of the search that are looked at
 
 
 def decode_told(
     told: Told, exact: bool, atoms: np.ndarray, bonds: np.ndarray, vocabulary: Vocabulary,
     allowed: np.ndarray | None, charge: int | None, worth: Mapping[str, float] = ALL,
+    usual: Surroundings = ANY,
 ) -> DecodedGraph:  # fmt: skip
-    """The likeliest graph, or one nearly as likely that has more of what the network was told, each number `worth` so much.
+    """The likeliest graph, or one nearly as likely that has more of what the network was told, each number `worth` so much,
+    and fewer atoms that are bonded in another way than `usual`.
 
     `exact`: with the hydrogens and rings told at any cost, where there is such a graph.
     """
@@ -45,29 +51,35 @@ def decode_told(
         graph = likeliest(hydrogens=round(told.values["H_atoms"]), bonds=edges)
         return graph if graph.consistent else free
     wanted = {name: told.values[name] for name in worth if name in told.values}
-    best, least = free, free.gap + unmet(free, wanted, worth, vocabulary)
+    best, least = free, free.gap + lacking(free, wanted, worth, usual, vocabulary)
     if least == free.gap:
         return free
     ranked = ranked_graphs(atoms, bonds, vocabulary, allowed, charge, min(SLACK, least - free.gap), NODES)
     for graph in islice(ranked, MOST):
         if graph.gap >= least:
             break
-        cost = graph.gap + unmet(graph, wanted, worth, vocabulary)
+        cost = graph.gap + lacking(graph, wanted, worth, usual, vocabulary)
         if cost < least:
             best, least = graph, cost
     return best
 
 
-def unmet(
-    graph: DecodedGraph, wanted: Mapping[str, float], worth: Mapping[str, float], vocabulary: Vocabulary
-) -> float:
-    """What the numbers wanted that a graph does not have are worth; all of them, where RDKit refuses it."""
-    if not wanted:
+def lacking(
+    graph: DecodedGraph, wanted: Mapping[str, float], worth: Mapping[str, float], usual: Surroundings, vocabulary: Vocabulary
+) -> float:  # fmt: skip
+    """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its unusual atoms."""
+    if not wanted and not usual.kinds:
         return 0.0
     try:
         with BlockLogs():
             mol = bonded(graph.classes, graph.orders, vocabulary)
             Chem.SanitizeMol(mol)
     except Chem.MolSanitizeException:
-        return sum(worth[name] for name in wanted)
-    return sum(worth[name] for name, value in wanted.items() if PROPERTIES[name].computed(mol) != value)  # type: ignore[misc]
+        return usual.surprise + sum(worth[name] for name in wanted)
+    unmet = sum(worth[name] for name, value in wanted.items() if PROPERTIES[name].computed(mol) != value)  # type: ignore[misc]
+    kinds = graph.orders.copy()
+    for bond in mol.GetBonds():
+        if bond.GetIsAromatic():
+            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            kinds[i, j] = kinds[j, i] = AROMATIC
+    return unmet + usual.cost(surroundings(graph.classes, kinds))

@@ -7,7 +7,8 @@ size gives the same molecules.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
@@ -38,7 +39,8 @@ class Plan:
     `power` bends the time grid of the jumps ((k/n)^power, more than 1 crowds the data end); `start` is the time to
     which positions are noised again before refinement, `refine_power` bends its grid: what is left to do there is to
     settle bond lengths, at the data's very end; `gamma` is how much of each jump is re-noised. `trust`, Å, is how far
-    off the network's positions are taken to be when the graph's own distances are asked (`distances`; 0: not).
+    off the network's positions are taken to be when the graph's own distances are asked (`distances`; 0: not), at the
+    end, and `jump_trust` before refinement.
     `steps` counts every evaluation of the network.
     """
 
@@ -49,6 +51,7 @@ class Plan:
     refine_power: float = 4.0
     gamma: float = 0.0
     trust: float = 0.005
+    jump_trust: float = 0.0
     guided: bool = False  # guidance asks the network twice a jump
 
     @property
@@ -77,14 +80,15 @@ class Sample:
 
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
-    refine = {1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
-    start = 0.05 if refine == 1 else 0.2
+    refine = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
     trust = {0: 0.12, 1: 0.02}.get(refine, 0.005)
+    jumps = steps - refine
     if guided:
-        return Plan(
-            max(1, (steps - refine) // 2), max(0, min(refine, steps - 2)), start=start, trust=trust, guided=True
-        )
-    return Plan(steps - refine, refine, start=start, trust=trust)
+        jumps, refine = max(1, jumps // 2), max(0, min(refine, steps - 2))
+    rough = 0.12 if jumps == 1 else 0.0
+    return Plan(
+        jumps, refine, power=0.5, start=0.1 if refine == 1 else 0.3, trust=trust, jump_trust=rough, guided=guided
+    )
 
 
 def draw_noise(
@@ -253,16 +257,19 @@ def _batch(
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
         charge = CHARGE if given is None else given.charge
-        graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge, worth)
+        asked_for = (told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge, worth)
+        graph = decode_told(*asked_for, domain.config.surroundings)
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
-    if plan.refine:
-        again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
-        placed = place_atoms(model, heavy, again, plan.refine_times(), values, given)
-    else:
-        placed = [g.positions for g in heavy if g.positions is not None]
     fixed = 0 if given is None else len(given)
-    placed = settle(heavy, placed, domain.vocabulary, domain.config.distances, plan.trust, fixed)
+    settled = partial(settle, heavy, vocabulary=domain.vocabulary, distances=domain.config.distances, fixed=fixed)
+    placed = [g.positions for g in heavy if g.positions is not None]
+    if plan.refine:
+        first = settled(placed, trust=plan.jump_trust)
+        again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
+        start = [replace(g, positions=x) for g, x in zip(heavy, first)]
+        placed = place_atoms(model, start, again, plan.refine_times(), values, given)
+    placed = settled(placed, trust=plan.trust)
     for k, graph in enumerate(decoded):
         mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
         asked = {name: told[k].values[name] for name in wish.properties}
