@@ -16,7 +16,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
 from sciconsist.datasets.records import conformer
-from sciconsist.domains.molecules.distances import settle
+from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.generate import draw_noise, place_atoms
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
@@ -185,7 +185,8 @@ class Conformers:
         graphs = [HeavyGraph(graph.classes, graph.orders, start, graph.aromatic) for start in starts]
         placed = place_atoms(self.model, graphs, noise["positions"], times)
         domain = self.model.domain
-        return settle(graphs, placed, domain.vocabulary, domain.config.distances, TRUST.get(self.steps, 0.01))
+        asked = restraints([graph], domain.vocabulary, domain.config.distances) * count
+        return settle(asked, placed, TRUST.get(self.steps, 0.01))
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:
         """The molecule asked for at these heavy positions, or their mirror image, or why neither will do."""

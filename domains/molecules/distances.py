@@ -46,6 +46,7 @@ class Distances(BaseModel):
 
 
 Path = tuple[int, ...]
+Restraint = tuple[np.ndarray, np.ndarray, np.ndarray]  # of all pairs [N, N]: mean, weight, least
 
 
 def bond_kinds(graph: HeavyGraph) -> np.ndarray:
@@ -137,9 +138,7 @@ def learn(graphs: Iterable[HeavyGraph], vocabulary: Vocabulary) -> Distances:
     )  # fmt: skip
 
 
-def expected(
-    graph: HeavyGraph, vocabulary: Vocabulary, distances: Distances
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def expected(graph: HeavyGraph, vocabulary: Vocabulary, distances: Distances) -> Restraint:
     """Of all pairs `[N, N]`: the mean distance, its weight 1 / variance (0: free), and how near they may come."""
     n = len(graph)
     mean, weight = np.zeros((n, n)), np.zeros((n, n))
@@ -157,24 +156,27 @@ def expected(
     return mean, weight, least
 
 
-def settle(
-    graphs: Sequence[HeavyGraph], positions: Sequence[np.ndarray], vocabulary: Vocabulary, distances: Distances,
-    trust: float, fixed: int = 0,
-) -> list[np.ndarray]:  # fmt: skip
-    """Positions `[N, 3]` Å of each graph at its likeliest distances.
+def restraints(graphs: Iterable[HeavyGraph], vocabulary: Vocabulary, distances: Distances) -> list[Restraint]:
+    """What `settle` asks of each graph (`expected`); nothing where there are no distances."""
+    return [expected(graph, vocabulary, distances) for graph in graphs] if distances.names else []
 
-    `trust`, Å, is the standard deviation that the given coordinates are taken to have (0, or no distances: they stay).
+
+def settle(
+    asked: Sequence[Restraint], positions: Sequence[np.ndarray], trust: float, fixed: int = 0
+) -> list[np.ndarray]:  # fmt: skip
+    """Positions `[N, 3]` Å at the likeliest distances of each one's `restraints`.
+
+    `trust`, Å, is the standard deviation that the given coordinates are taken to have (0, or nothing asked: they stay).
     The first `fixed` atoms stay where they are. A molecule's result does not depend on those beside it.
     """
     out: list[np.ndarray] = [np.asarray(x, dtype=np.float64) for x in positions]
-    if not distances.names or not trust:
+    if not asked or not trust:
         return out
     by_size: defaultdict[int, list[int]] = defaultdict(list)
-    for k, graph in enumerate(graphs):
-        by_size[len(graph)].append(k)
+    for k, x in enumerate(out):
+        by_size[len(x)].append(k)
     for members in by_size.values():
-        parts = [expected(graphs[k], vocabulary, distances) for k in members]
-        mean, weight, least = (np.stack(p) for p in zip(*parts))
+        mean, weight, least = (np.stack(p) for p in zip(*(asked[k] for k in members)))
         for k, x in zip(members, _settled(np.stack([out[k] for k in members]), mean, weight, least, trust, fixed)):
             out[k] = x
     return out

@@ -20,7 +20,7 @@ from torch import Tensor
 from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, kekule_choices
-from sciconsist.domains.molecules.distances import settle
+from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.fulfil import ALL, RINGS, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
@@ -262,7 +262,7 @@ def _batch(
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
     fixed = 0 if given is None else len(given)
-    settled = partial(settle, heavy, vocabulary=domain.vocabulary, distances=domain.config.distances, fixed=fixed)
+    settled = partial(settle, restraints(heavy, domain.vocabulary, domain.config.distances), fixed=fixed)
     placed = [g.positions for g in heavy if g.positions is not None]
     if plan.refine:
         first = settled(placed, trust=plan.jump_trust)

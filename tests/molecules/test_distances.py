@@ -7,7 +7,7 @@ import pytest
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from sciconsist.domains.molecules.distances import Distances, learn, settle, shortest_paths
+from sciconsist.domains.molecules.distances import Distances, learn, restraints, settle, shortest_paths
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 
@@ -50,7 +50,7 @@ def test_noise_on_bonds_and_angles_is_taken_off(data: tuple) -> None:
     graphs, vocabulary, distances = data
     rng = np.random.default_rng(0)
     noisy = [g.positions + 0.1 * rng.standard_normal(g.positions.shape) for g in graphs]
-    moved = settle(graphs, noisy, vocabulary, distances, trust=0.1)
+    moved = settle(restraints(graphs, vocabulary, distances), noisy, trust=0.1)
     for g, before, after in zip(graphs, noisy, moved):
         bonded = g.orders > 0
         error = [np.abs(between(x) - between(g.positions))[bonded].mean() for x in (before, after)]
@@ -59,7 +59,7 @@ def test_noise_on_bonds_and_angles_is_taken_off(data: tuple) -> None:
 
 def test_what_is_right_hardly_moves(data: tuple) -> None:
     graphs, vocabulary, distances = data
-    moved = settle(graphs, [g.positions for g in graphs], vocabulary, distances, trust=0.005)
+    moved = settle(restraints(graphs, vocabulary, distances), [g.positions for g in graphs], trust=0.005)
     assert max(np.abs(m - g.positions).max() for m, g in zip(moved, graphs)) < 0.03
 
 
@@ -68,15 +68,15 @@ def test_it_turns_shifts_mirrors_and_permutes_with_its_input(data: tuple) -> Non
     rng = np.random.default_rng(1)
     graph = next(g for g in graphs if len(g) == 7)
     x = graph.positions + 0.05 * rng.standard_normal(graph.positions.shape)
-    (plain,) = settle([graph], [x], vocabulary, distances, trust=0.1)
+    (plain,) = settle(restraints([graph], vocabulary, distances), [x], trust=0.1)
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     for matrix in (turn, -turn):
-        (turned,) = settle([graph], [x @ matrix + 3.0], vocabulary, distances, trust=0.1)
+        (turned,) = settle(restraints([graph], vocabulary, distances), [x @ matrix + 3.0], trust=0.1)
         assert np.allclose(turned, plain @ matrix + 3.0, atol=1e-8)
     p = rng.permutation(len(graph))
     aromatic = None if graph.aromatic is None else graph.aromatic[np.ix_(p, p)]
     other = HeavyGraph(graph.classes[p], graph.orders[np.ix_(p, p)], None, aromatic)
-    (permuted,) = settle([other], [x[p]], vocabulary, distances, trust=0.1)
+    (permuted,) = settle(restraints([other], vocabulary, distances), [x[p]], trust=0.1)
     assert np.allclose(permuted, plain[p], atol=1e-8)
 
 
@@ -84,9 +84,9 @@ def test_neighbours_in_a_batch_change_nothing_and_fixed_atoms_stay(data: tuple) 
     graphs, vocabulary, distances = data
     rng = np.random.default_rng(2)
     noisy = [g.positions + 0.1 * rng.standard_normal(g.positions.shape) for g in graphs]
-    together = settle(graphs, noisy, vocabulary, distances, trust=0.1, fixed=2)
+    together = settle(restraints(graphs, vocabulary, distances), noisy, trust=0.1, fixed=2)
     for k in (0, 20, 40):
-        (alone,) = settle([graphs[k]], [noisy[k]], vocabulary, distances, trust=0.1, fixed=2)
+        (alone,) = settle(restraints([graphs[k]], vocabulary, distances), [noisy[k]], trust=0.1, fixed=2)
         assert np.array_equal(alone, together[k])
     assert all(np.array_equal(x[:2], y[:2]) for x, y in zip(noisy, together))
 
@@ -99,6 +99,6 @@ def test_atoms_that_no_path_holds_keep_their_distance(data: tuple) -> None:
         chain[i, i + 1] = chain[i + 1, i] = 1
     x = np.cumsum(np.eye(8, 3) * 0.3 + [0.3, 0.2, 0.1], axis=0)  # far too near
     graph = HeavyGraph(np.full(8, carbon), chain)
-    (moved,) = settle([graph], [x], vocabulary, distances, trust=1.0)
+    (moved,) = settle(restraints([graph], vocabulary, distances), [x], trust=1.0)
     assert np.isfinite(moved).all()
     assert between(moved)[np.triu_indices(8, 1)].min() > 1.2
