@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 from rdkit import Chem
 
 from sciconsist.domains.molecules.graphs import HeavyGraph
-from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
+from sciconsist.domains.molecules.surroundings import bond_kinds, surroundings
+from sciconsist.domains.molecules.vocabulary import Vocabulary
 
 OFTEN = 8  # a kind of path seen less often says nothing
 SHARPEST = {2: 0.006, 3: 0.015, 4: 0.015}  # Å: the least standard deviation, by the number of atoms
@@ -47,11 +48,6 @@ class Distances(BaseModel):
 
 Path = tuple[int, ...]
 Restraint = tuple[np.ndarray, np.ndarray, np.ndarray]  # of all pairs [N, N]: mean, weight, least
-
-
-def bond_kinds(graph: HeavyGraph) -> np.ndarray:
-    """Orders `[N, N]`, AROMATIC where a bond is."""
-    return graph.orders if graph.aromatic is None else np.where(graph.aromatic, AROMATIC, graph.orders)
 
 
 def shortest_paths(bonds: np.ndarray) -> dict[tuple[int, int], list[Path]]:
@@ -87,17 +83,21 @@ def rings(bonds: np.ndarray) -> list[frozenset[int]]:
 
 
 def kinds(graph: HeavyGraph, vocabulary: Vocabulary) -> Iterator[tuple[Path, list[str]]]:
-    """Shortest paths of a graph, each with names of its kind: by classes of atoms, by elements, an angle's by its middle."""
+    """Shortest paths of a graph, each with names of its kind: a bond's by its ends' surroundings, then by classes of atoms,
+    by elements, an angle's by its middle."""
     bonds = bond_kinds(graph)
     cycles = rings(graph.orders)
     classes = [str(c) for c in graph.classes.tolist()]
     elements = [vocabulary.classes[c].symbol for c in graph.classes.tolist()]
+    ends = surroundings(graph.classes, bonds)
     for paths in shortest_paths(graph.orders).values():
         named = []
         for path in paths:
             around = next((len(ring) for ring in cycles if ring.issuperset(path)), 0)
             joints = [SYMBOLS[bonds[a, b]] for a, b in pairwise(path)]
             names = [f"{around}{_either_way([labels[a] for a in path], joints)}" for labels in (classes, elements)]
+            if len(path) == 2:
+                names.insert(0, f"{around}{_either_way([ends[a] for a in path], joints)}")
             if len(path) == 3:
                 names.append(f"{around}{elements[path[1]]}{''.join(sorted(joints))}")
             named.append((names, path))

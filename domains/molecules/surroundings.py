@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from sciconsist.domains.molecules.distances import bond_kinds
 from sciconsist.domains.molecules.graphs import HeavyGraph
+from sciconsist.domains.molecules.vocabulary import AROMATIC
 
 
 class Surroundings(BaseModel):
@@ -35,6 +35,11 @@ class Surroundings(BaseModel):
     def cost(self, found: Sequence[str]) -> float:
         """Nats of atoms with these surroundings; 0 without a table."""
         return self.surprise * sum(kind not in self.known for kind in found) if self.kinds else 0.0
+
+
+def bond_kinds(graph: HeavyGraph) -> np.ndarray:
+    """Orders `[N, N]`, AROMATIC where a bond is."""
+    return graph.orders if graph.aromatic is None else np.where(graph.aromatic, AROMATIC, graph.orders)
 
 
 def surroundings(classes: np.ndarray, bonds: np.ndarray) -> list[str]:

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from sciconsist.domains.molecules.distances import bond_kinds
 from sciconsist.domains.molecules.fulfil import decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
-from sciconsist.domains.molecules.surroundings import Surroundings, learn, surroundings
+from sciconsist.domains.molecules.surroundings import Surroundings, bond_kinds, learn, surroundings
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.domains.molecules.wishes import Told
 
