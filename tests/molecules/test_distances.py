@@ -102,3 +102,23 @@ def test_atoms_that_no_path_holds_keep_their_distance(data: tuple) -> None:
     (moved,) = settle(restraints([graph], vocabulary, distances), [x], trust=1.0)
     assert np.isfinite(moved).all()
     assert between(moved)[np.triu_indices(8, 1)].min() > 1.2
+
+
+def test_a_bond_is_as_long_as_its_surroundings_have_it_where_the_data_say_so(data: tuple) -> None:
+    _, vocabulary, _ = data
+    found = [(c.symbol, c.hydrogens) for c in vocabulary.classes]
+    methyl, methylene = found.index(("C", 3)), found.index(("C", 2))
+    chain = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])
+
+    def graph(end: tuple[str, int], length: float) -> HeavyGraph:
+        x = np.array([[0.0, 0, 0], [length, 0, 0], [length + 0.5, 1.3, 0]])
+        return HeavyGraph(np.array([methyl, methylene, found.index(end)]), chain, x)
+
+    alcohol, amine = graph(("O", 1), 1.50), graph(("N", 2), 1.54)  # the bond between the same classes
+    often = learn([alcohol, amine] * 8, vocabulary)
+    for one, length in ((alcohol, 1.50), (amine, 1.54)):
+        ((mean, _, _),) = restraints([one], vocabulary, often)
+        assert mean[0, 1] == pytest.approx(length, abs=1e-4)
+    seldom = learn([alcohol, amine] * 4, vocabulary)  # eight of the classes, four of either surroundings
+    ((mean, _, _),) = restraints([alcohol], vocabulary, seldom)
+    assert mean[0, 1] == pytest.approx(1.52, abs=1e-4)
