@@ -16,6 +16,7 @@ from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
 from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, ranked_graphs
+from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
 from sciconsist.domains.molecules.properties import PROPERTIES, RING_SIZES
 from sciconsist.domains.molecules.surroundings import Surroundings, surroundings
@@ -77,9 +78,5 @@ def lacking(
     except Chem.MolSanitizeException:
         return usual.surprise + sum(worth[name] for name in wanted)
     unmet = sum(worth[name] for name, value in wanted.items() if PROPERTIES[name].computed(mol) != value)  # type: ignore[misc]
-    kinds = graph.orders.copy()
-    for bond in mol.GetBonds():
-        if bond.GetIsAromatic():
-            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-            kinds[i, j] = kinds[j, i] = AROMATIC
+    kinds = np.where(aromatic_pairs(mol), AROMATIC, graph.orders)
     return unmet + usual.cost(surroundings(graph.classes, kinds))

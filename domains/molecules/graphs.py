@@ -84,12 +84,18 @@ def aromatic_bonds(mol: Chem.Mol) -> np.ndarray | None:
         return None  # saves the time: the smallest aromatic ring has two double bonds (furan)
     mol = Chem.Mol(mol)
     Chem.SanitizeMol(mol)
+    found = aromatic_pairs(mol)
+    return found if found.any() else None
+
+
+def aromatic_pairs(mol: Chem.Mol) -> np.ndarray:
+    """Which pairs of a sanitised molecule's atoms have an aromatic bond, `[N, N]`."""
     found = np.zeros((mol.GetNumAtoms(),) * 2, dtype=bool)
     for bond in mol.GetBonds():
         if bond.GetIsAromatic():
             i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
             found[i, j] = found[j, i] = True
-    return found if found.any() else None
+    return found
 
 
 @dataclass
