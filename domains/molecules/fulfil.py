@@ -7,15 +7,14 @@ data is. A number of the sketch that a graph does not have counts as so many nat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from functools import partial
-from itertools import islice
 
 import numpy as np
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
-from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, ranked_graphs
+from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, decode_weighed
 from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
 from sciconsist.domains.molecules.properties import PROPERTIES, RING_SIZES
@@ -43,40 +42,39 @@ def decode_told(
 
     `exact`: with the hydrogens and rings told at any cost, where there is such a graph.
     """
-    likeliest = partial(decode_graph, atoms, bonds, vocabulary, allowed, charge)
-    free = likeliest()
-    if not free.consistent:
-        return free
     if exact and "H_atoms" in told.values:
         edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
-        graph = likeliest(hydrogens=round(told.values["H_atoms"]), bonds=edges)
-        return graph if graph.consistent else free
+        graph = decode_graph(atoms, bonds, vocabulary, allowed, charge, round(told.values["H_atoms"]), edges)
+        return graph if graph.consistent else decode_graph(atoms, bonds, vocabulary, allowed, charge)
     wanted = {name: told.values[name] for name in worth if name in told.values}
-    best, least = free, free.gap + lacking(free, wanted, worth, usual, vocabulary)
-    if least == free.gap:
-        return free
-    ranked = ranked_graphs(atoms, bonds, vocabulary, allowed, charge, min(SLACK, least - free.gap), NODES)
-    for graph in islice(ranked, MOST):
-        if graph.gap >= least:
-            break
-        cost = graph.gap + lacking(graph, wanted, worth, usual, vocabulary)
-        if cost < least:
-            best, least = graph, cost
-    return best
+
+    def penalty(classes: np.ndarray, orders: np.ndarray, enough: float) -> float:
+        return lacking(classes, orders, wanted, worth, usual, vocabulary, enough)
+
+    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, penalty, SLACK, MOST, NODES)
 
 
 def lacking(
-    graph: DecodedGraph, wanted: Mapping[str, float], worth: Mapping[str, float], usual: Surroundings, vocabulary: Vocabulary
+    classes: np.ndarray, orders: np.ndarray, wanted: Mapping[str, float], worth: Mapping[str, float], usual: Surroundings,
+    vocabulary: Vocabulary, enough: float = math.inf,
 ) -> float:  # fmt: skip
-    """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its unusual atoms."""
+    """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its unusual atoms.
+
+    The graph is classes `[N]` and orders `[N, N]`. Where what is seen without RDKit makes `enough`, no more is looked at.
+    """
     if not wanted and not usual.kinds:
         return 0.0
+    bonds, triple = np.count_nonzero(orders) // 2, np.count_nonzero(orders == 3) // 2
+    plain = {"rings": bonds - len(classes) + 1, "triple_bonds": triple}
+    least = sum(worth[name] for name, value in plain.items() if name in wanted and wanted[name] != value)
+    if least >= enough:
+        return least
     try:
         with BlockLogs():
-            mol = bonded(graph.classes, graph.orders, vocabulary)
+            mol = bonded(classes, orders, vocabulary)
             Chem.SanitizeMol(mol)
     except Chem.MolSanitizeException:
         return usual.surprise + sum(worth[name] for name in wanted)
     unmet = sum(worth[name] for name, value in wanted.items() if PROPERTIES[name].computed(mol) != value)  # type: ignore[misc]
-    kinds = np.where(aromatic_pairs(mol), AROMATIC, graph.orders)
-    return unmet + usual.cost(surroundings(graph.classes, kinds))
+    kinds = np.where(aromatic_pairs(mol), AROMATIC, orders)
+    return unmet + usual.cost(surroundings(classes, kinds))

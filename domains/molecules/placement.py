@@ -9,13 +9,13 @@ Lengths in Å, angles in degrees. Rules are covariant under rotation and reflect
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from rdkit import Chem
 
-SP, SP2 = Chem.HybridizationType.SP, Chem.HybridizationType.SP2
+from .hydrogen_distances import settled
+from .hydrogen_sites import SP2, Site, hydrogen_sites
+
 LENGTHS = {  # X-H, GFN2-xTB minima of QM9 molecules, training split (standard deviation 0.002-0.008 Å)
     ("C", 1): 1.049, ("C", 2): 1.079, ("C", 3): 1.089,
     ("N", 2): 1.008, ("N", 3): 1.015, ("O", 2): 0.966, ("O", 3): 0.965,
@@ -26,6 +26,7 @@ LONE_ANGLE = {
     ("C", 2): 121.8, ("C", 3): 110.1, ("N", 2): 118.0, ("N", 3): 111.0, ("O", 2): 106.9, ("O", 3): 108.6,
 }  # fmt: skip
 IMINE_ANGLE, HYDRIDE_ANGLE = 114.9, 97.0  # C=N-H; C-S-H and C-P-H
+NH_TILT, NH2_TURN = np.radians(31.0), np.radians(20.0)  # out of plane of an sp2 nitrogen that is a pyramid
 TORSIONS = 24
 CORE, CORE_RADIUS = 1000.0, 1.5  # kcal/mol/Å^2 and Å: nothing comes this close, whatever the fit says
 # Coefficients (of exp(-2 d), of 1 / d), kcal/mol, d in Å, for a partner two bonds from the site's atom, and
@@ -59,8 +60,8 @@ def place_hydrogens(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     heavy = len(positions)
     x = np.full((mol.GetNumAtoms(), 3), np.nan)
     x[:heavy] = positions
-    open_sites = []
-    for site in _sites(mol, heavy):
+    sites, open_sites = list(hydrogen_sites(mol, heavy)), []
+    for site in sites:
         candidates = _candidates(mol, site, positions)
         if len(candidates) == 1:
             x[site.hydrogens] = candidates[0]
@@ -71,18 +72,7 @@ def place_hydrogens(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
         for site, candidates in open_sites:
             scores = _scores(mol, site, candidates, x, kinds)
             x[site.hydrogens] = candidates[(scores <= scores.min() + TIE).argmax()]
-    return x
-
-
-def _sites(mol: Chem.Mol, heavy: int) -> Iterator[Site]:
-    for atom in list(mol.GetAtoms())[:heavy]:
-        around = [b.GetIdx() for b in atom.GetNeighbors()]
-        hydrogens = [j for j in around if j >= heavy]
-        if hydrogens:
-            neighbours = [j for j in around if j < heavy]
-            spread = {SP: 1, SP2: 2}.get(atom.GetHybridization(), 3)
-            double = spread == 2 and any(b.GetBondTypeAsDouble() == 2 for b in atom.GetBonds())
-            yield Site(atom.GetIdx(), atom.GetSymbol(), spread, double, neighbours, hydrogens)
+    return settled(mol, sites, x)
 
 
 def _candidates(mol: Chem.Mol, site: Site, x: np.ndarray) -> np.ndarray:
@@ -132,7 +122,9 @@ def _lone(mol: Chem.Mol, site: Site, axis: np.ndarray, x: np.ndarray) -> np.ndar
     across = _cross(axis, reference)
     count = len(site.hydrogens)
     angle = np.radians(_lone_angle(site))
-    if site.spread == 2 and planar and count < 3:
+    if site.spread == 2 and planar and site.tilted and count == 2:
+        turns = np.array([[t, np.pi - t] for t in (NH2_TURN, -NH2_TURN)])
+    elif site.spread == 2 and planar and count < 3:
         turns = np.array([[0.0, np.pi]]) if count == 2 else np.array([[np.pi], [0.0]])
     else:
         step = 2 * np.pi / (3 if site.spread == 3 else 2)
@@ -166,10 +158,11 @@ def _reference(mol: Chem.Mol, site: Site, axis: np.ndarray, x: np.ndarray) -> tu
 def _two_and_one(site: Site, away: np.ndarray) -> np.ndarray:
     """A hydrogen opposite the bisector, in plane for sp2, tilted to either side for an amine."""
     back = -_unit(away.sum(0), fallback=_normal_to(away[0]))
-    if site.spread < 3:
+    if site.spread < 3 and not site.tilted:
         return back[None, None]
     between = np.degrees(np.arccos(np.clip(away[0] @ away[1], -1, 1)))
-    tilt = np.radians(77.2 - 0.25 * between)  # fitted; 61.7 degrees in aziridines, 51 in open chains
+    # fitted; 61.7 degrees in aziridines, 51 in open chains
+    tilt = NH_TILT if site.tilted else np.radians(77.2 - 0.25 * between)
     normal = _unit(_cross(away[0], away[1]), fallback=_normal_to(back))
     return np.array([[np.cos(tilt) * back + sign * np.sin(tilt) * normal] for sign in (1, -1)])
 
@@ -246,15 +239,3 @@ def _unit(v: np.ndarray, fallback: np.ndarray | None = None) -> np.ndarray:
 def _normal_to(axis: np.ndarray) -> np.ndarray:
     """Any unit vector normal to `axis`."""
     return _unit(_cross(axis, np.eye(3)[np.abs(axis).argmin()]))
-
-
-@dataclass(frozen=True)
-class Site:
-    """A heavy atom that carries hydrogens. `spread` is 1, 2, 3 for sp, sp2, sp3."""
-
-    atom: int
-    symbol: str
-    spread: int
-    double: bool  # has a double bond of its own: an imine, not an amide
-    neighbours: list[int]
-    hydrogens: list[int]

@@ -1,7 +1,7 @@
 """What bond lengths and angles of real molecules look like, as a small table that travels with the package.
 
-`python -m sciconsist.domains.molecules.reference --rebuild` makes it again from the training split in
-SCICONSIST_DATA_DIR. The bins draw plots; figures come from `metrics.geometry_distance` and the molecules.
+`python -m sciconsist.domains.molecules.reference --rebuild` makes it, and that of `hydrogen_distances`, again from the
+training split in SCICONSIST_DATA_DIR. The bins draw plots; figures come from `metrics.geometry_distance` and the molecules.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -20,6 +20,8 @@ from rdkit import Chem, rdBase
 
 from sciconsist.errors import UserError
 
+from . import hydrogen_distances
+from .hydrogen_sites import Site, hydrogen_sites
 from .metrics.geometry import Geometry, measure
 from .shells import close_shells
 
@@ -124,34 +126,47 @@ def _training_molecules(path: Path) -> Iterator[Chem.Mol]:
         yield mol
 
 
-def rebuild(path: Path, target: Path) -> None:
-    """Write the table from the training split at `path`; about two minutes."""
-    found = ReferenceHistograms.from_geometry(measure(list(_training_molecules(path))))
-    content = {
+def rebuild(path: Path, folder: Path) -> None:
+    """Write this table and that of `hydrogen_distances` from the training split at `path`; about two minutes."""
+    mols = list(_training_molecules(path))
+    found = ReferenceHistograms.from_geometry(measure(mols))
+    about = {
         "name": "QM9-GFN2",
         "source": "QM9 molecules at their GFN2-xTB minimum, training split",
         "attribution": "SMILES: QM9, Ramakrishnan et al. 2014, doi:10.1038/sdata.2014.22, CC0. Geometries: "
         "GFN2-xTB (Bannwarth et al. 2019, doi:10.1021/acs.jctc.8b01176), computed for this project.",
         "licence": "CC0",
         "made_with": f"python -m {__spec__.name if __spec__ else __name__} --rebuild, from {path.name}",
+    }
+    content = {
+        **about,
         "units": {"lengths": "Å", "angles": "degrees"},
         "molecules": found.molecules,
         "lengths": {kind: asdict(bins) for kind, bins in found.lengths.items()},
         "angles": {kind: asdict(bins) for kind, bins in found.angles.items()},
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    target.write_text(text.replace(',"', ',\n"') + "\n", encoding="utf-8")
+    (folder / TABLE).write_text(text.replace(',"', ',\n"') + "\n", encoding="utf-8")
+    rows = hydrogen_distances.learn(_hydrogens(mol) for mol in mols)
+    content = {**about, "units": "Å", "molecules": len(mols), "distances": rows}
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    (folder / hydrogen_distances.TABLE).write_text(text.replace(",[", ",\n[") + "\n", encoding="utf-8")
+
+
+def _hydrogens(mol: Chem.Mol) -> tuple[Chem.Mol, Iterable[Site]]:
+    Chem.SanitizeMol(mol)
+    return mol, hydrogen_sites(mol, mol.GetNumHeavyAtoms())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rebuild", action="store_true", required=True, help="write the table again")
+    parser.add_argument("--rebuild", action="store_true", required=True, help="write the tables again")
     parser.parse_args()
     root = Path(os.environ.get("SCICONSIST_DATA_DIR", "."))
     path = next((p for p in (root / "molecules" / _SPLIT, root / _SPLIT) if p.is_file()), None)
     if path is None:
         raise SystemExit(f"no {_SPLIT} in {root}: set SCICONSIST_DATA_DIR to the folder that has it")
-    rebuild(path, Path(__file__).with_name(TABLE))
+    rebuild(path, Path(__file__).parent)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from sciconsist.domains.molecules import decode
-from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, is_connected, ranked_graphs
+from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, decode_weighed, is_connected
 from sciconsist.domains.molecules.integer_programme import integer_programme
 from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.vocabulary import AtomClass, Vocabulary, atom_classes
@@ -79,25 +79,49 @@ def brute_force(
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_ranked_graphs_are_all_there_in_order(seed: int) -> None:
-    """Forbidding each graph found in turn leaves the next: as many, as likely, none twice."""
+def test_likely_graphs_are_all_weighed_in_order(seed: int) -> None:
+    """A penalty that all have stops nothing before it is spent: every graph so near the likeliest is seen, none twice."""
     atom, bond = random_input(np.random.default_rng(seed), 3, len(SMALL), 1.0)
-    slack = 5.0
-    found = list(ranked_graphs(atom, bond, SMALL, slack=slack, max_pops=100_000))
-    best = decode_graph(atom, bond, SMALL)
-    assert found[0].log_likelihood == pytest.approx(best.log_likelihood)
-    values = [graph.log_likelihood for graph in found]
-    assert values == sorted(values, reverse=True) and values[-1] >= best.log_likelihood - slack - 1e-9
-    assert all(is_consistent(graph, SMALL) for graph in found)
-    assert len({(*graph.classes.tolist(), *graph.orders.ravel().tolist()) for graph in found}) == len(found)
-    everything = sorted(all_likelihoods(atom, bond, SMALL), reverse=True)
-    expected = [value for value in everything if value >= best.log_likelihood - slack + 1e-9]
+    slack, seen = 5.0, []
+
+    def penalty(classes: np.ndarray, orders: np.ndarray, enough: float) -> float:
+        seen.append((*classes.tolist(), *orders.ravel().tolist()))
+        values.append(
+            atom[range(3), classes].sum() + sum(bond[i, j, orders[i, j]] for i, j in combinations(range(3), 2))
+        )
+        return slack
+
+    values: list[float] = []
+    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, slack, 10**6, 100_000)
+    assert graph.log_likelihood == pytest.approx(decode_graph(atom, bond, SMALL).log_likelihood)
+    assert len(set(seen)) == len(seen) and values == sorted(values, reverse=True)
+    everything = sorted((value for value, _ in all_graphs(atom, bond, SMALL)), reverse=True)
+    expected = [value for value in everything if value >= graph.log_likelihood - slack + 1e-9]
     assert values[: len(expected)] == pytest.approx(expected)
     assert len(values) >= len(expected) > 1
 
 
-def all_likelihoods(atom: np.ndarray, bond: np.ndarray, vocabulary: Vocabulary) -> list[float]:
-    """Log-likelihoods of all neutral consistent graphs."""
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 3), hydrogens=st.integers(0, 8), nats=st.floats(0.0, 6.0))
+@settings(max_examples=40, deadline=None)
+def test_the_least_of_cost_and_penalty_is_that_of_brute_force(seed: int, n: int, hydrogens: int, nats: float) -> None:
+    atom, bond = random_input(np.random.default_rng(seed), n, len(SMALL))
+    own = np.array([c.hydrogens for c in SMALL.classes])
+
+    def penalty(classes: np.ndarray, orders: np.ndarray, enough: float = np.inf) -> float:
+        return nats * abs(int(own[classes].sum()) - hydrogens)
+
+    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, 100.0, 10**6, 10**6)
+    best = max(
+        (value - penalty(np.array(classes), bond) for value, classes in all_graphs(atom, bond, SMALL)), default=None
+    )
+    assert graph.consistent == (best is not None)
+    if best is not None:
+        assert is_consistent(graph, SMALL)
+        assert graph.log_likelihood - penalty(graph.classes, graph.orders) == pytest.approx(best)
+
+
+def all_graphs(atom: np.ndarray, bond: np.ndarray, vocabulary: Vocabulary) -> list[tuple[float, tuple[int, ...]]]:
+    """Log-likelihoods and classes of all neutral consistent graphs."""
     n, pairs = len(atom), list(combinations(range(len(atom)), 2))
     sums, charges = vocabulary.order_sums(), np.array([c.charge for c in vocabulary.classes])
     found = []
@@ -109,7 +133,9 @@ def all_likelihoods(atom: np.ndarray, bond: np.ndarray, vocabulary: Vocabulary) 
             bonds = sum(bond[i, j, o] for (i, j), o in zip(pairs, orders, strict=True))
             for classes in product(*(np.flatnonzero(sums == matrix[i].sum()) for i in range(n))):
                 if charges[list(classes)].sum() == 0:
-                    found.append(float(bonds + sum(atom[i, k] for i, k in enumerate(classes))))
+                    found.append(
+                        (float(bonds + sum(atom[i, k] for i, k in enumerate(classes))), tuple(map(int, classes)))
+                    )
     return found
 
 

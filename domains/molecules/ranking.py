@@ -1,0 +1,154 @@
+"""Best-first search over sets of changes to the argmax graph: those that make it consistent, cheapest first.
+
+A node is a set of changes and a set of banned ones. An unbalanced atom (or a piece that must be linked, or a wrong total)
+needs one of a known list of changes, and to leave a solution any change will do: child m takes the m-th and bans the earlier
+ones, so children are disjoint and miss nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+import numpy as np
+
+from .repairs import Problem, component
+
+SPAN = 12  # imbalances that the bound tells apart, in bond orders
+# number and bit of a change, its atoms (second: -1, none), what it adds to their imbalance, cost, what it adds to
+# the totals (None: nothing), bits of all changes of its variable
+Move = tuple[int, int, int, int, int, float, tuple[int, ...] | None, int]
+
+
+class Ranking:
+    """Iterates over sets of changes that make a solution, each a list of numbers of alternatives.
+
+    It ends where the next costs more than `limit`, which whoever iterates may lower, or `slack` more than the first; after
+    `most` nodes; after `before_first` if none was found in so many.
+    """
+
+    def __init__(self, problem: Problem, limit: float, before_first: int, most: int = 0, slack: float = 0.0) -> None:
+        self.problem, self.limit, self.slack = problem, limit, slack
+        self.before_first, self.most = before_first, most
+
+    def __iter__(self) -> Iterator[list[int]]:
+        problem = self.problem
+        if not problem.imbalance.any() and problem.is_solution([]):
+            yield []  # often all that is asked for
+        if np.abs(problem.imbalance).max() > SPAN - 4:
+            return
+        moves, of_atom, of_total, joining = self._moves()
+        bound = _imbalance_cost(problem)
+        imbalance = tuple(int(r) for r in problem.imbalance)
+        rest = sum(bound[i][r] for i, r in enumerate(imbalance))
+        heap: list[tuple] = [(rest, 0, 0.0, rest, imbalance, problem.excess, 0, ())]
+        count, nodes, found = 0, 0, False
+        while heap and nodes < (self.most if found else self.before_first):
+            nodes += 1
+            total, _, cost, rest, imbalance, excess, banned, chosen = heappop(heap)
+            if total > self.limit:
+                return
+            candidates = None
+            worst = 0.0
+            for i, r in enumerate(imbalance):
+                if r and bound[i][r] >= worst:
+                    worst, candidates = bound[i][r], of_atom[i]
+            if candidates is None:
+                candidates = next((members for members, e in zip(of_total, excess) if e), None)
+            if candidates is None:
+                piece = set(component(problem.neighbours_after(chosen), 0))
+                if len(piece) < problem.n:
+                    candidates = [m for m in joining if (m[2] in piece) != (m[3] in piece)]
+            if candidates is None:
+                found = True
+                if chosen:
+                    yield list(chosen)
+                candidates = moves
+            for a, bit, i, j, shift, gap, totals, variable in candidates:
+                if banned & bit:
+                    continue
+                new_cost = cost + gap
+                if new_cost > self.limit:
+                    break  # candidates come cheapest first
+                ri = imbalance[i] + shift
+                rj = imbalance[j] + shift if j >= 0 else 0
+                if not (-SPAN <= ri <= SPAN and -SPAN <= rj <= SPAN):
+                    return  # outside the bound's table
+                new_rest = rest - bound[i][imbalance[i]] + bound[i][ri]
+                if j >= 0:
+                    new_rest += bound[j][rj] - bound[j][imbalance[j]]
+                if new_cost + new_rest <= self.limit:
+                    new = list(imbalance)
+                    new[i] = ri
+                    if j >= 0:
+                        new[j] = rj
+                    count += 1
+                    new_excess = excess if totals is None else tuple([e + s for e, s in zip(excess, totals)])
+                    taken = (*chosen, a)
+                    if not found and not any(new) and problem.is_solution(taken, new_excess):
+                        self.limit = min(self.limit, new_cost + self.slack)
+                    heappush(
+                        heap,
+                        (
+                            new_cost + new_rest,
+                            count,
+                            new_cost,
+                            new_rest,
+                            tuple(new),
+                            new_excess,
+                            banned | variable,
+                            taken,
+                        ),
+                    )
+                banned |= bit
+
+    def _moves(self) -> tuple[list[Move], list[list[Move]], list[list[Move]], list[Move]]:
+        """Changes that the limit permits, cheapest first: all, by atom, by the total they change, that make a bond."""
+        problem = self.problem
+        table = problem.alternatives(self.limit)
+        moves: dict[int, Move] = {}
+        for a in table.ids:
+            shifts = tuple([shift[a] for shift in problem.total_shifts])
+            moves[a] = (
+                a, 1 << a, problem.first[a], problem.second[a], problem.shift[a], problem.gaps[a],
+                shifts if any(shifts) else None, problem.variable(a),
+            )  # fmt: skip
+
+        def those(ids: list[int]) -> list[Move]:
+            return [moves[a] for a in ids]
+
+        return (
+            those(table.ids),
+            [those(m) for m in table.of_atom],
+            [those(m) for m in table.of_total],
+            those(table.joining),
+        )
+
+
+def _imbalance_cost(problem: Problem) -> list[list[float]]:
+    """Least cost, per atom, of removing an imbalance: `[N][2 SPAN + 1]`, negative ones from the end.
+
+    A class change is charged to its atom, a bond change half to each end, so the sum over atoms never
+    exceeds the true cost: the admissible bound of the search. Imbalances beyond SPAN count as free.
+    """
+    n = problem.n
+    width = 2 * SPAN + 1
+    reach = max(3, int(problem.order_sums.max() - problem.order_sums.min()))
+    # [atom, neighbour (itself: the class), shift of imbalance]
+    moves = np.full((n, n, 2 * reach + 1), np.inf)
+    moves[:, :, reach] = 0
+    shift = problem.order_sums[None] - problem.order_sums[problem.classes][:, None]
+    for i in range(n):
+        np.minimum.at(moves[i, i], shift[i] + reach, problem.class_gap[i])
+    orders = np.arange(4)
+    bond_shift = problem.bonds[:, None] - orders[None] + reach
+    for at, to in ((problem.left, problem.right), (problem.right, problem.left)):
+        moves[at[:, None], to[:, None], bond_shift] = problem.bond_gap / 2
+    padded = np.zeros((n, width + 2 * reach))
+    cost = padded[:, reach : reach + width]  # a view: what the windows see
+    cost[:] = np.inf
+    cost[:, SPAN] = 0
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1)
+    for j in range(n):
+        cost[:] = (windows + moves[:, j][:, None, :]).min(2)  # to undo r, either keep r or move it by a shift
+    return np.roll(cost, -SPAN, axis=1).tolist()
