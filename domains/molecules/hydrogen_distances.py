@@ -105,10 +105,10 @@ def settled(mol: Chem.Mol, sites: Sequence[Site], x: np.ndarray) -> np.ndarray:
         offset = x[first] - x[second]
         length = np.sqrt(np.square(offset).sum(1) + 1e-12)
         unit = offset / length[:, None]
-        slopes = np.zeros((len(asked), len(hydrogens), 3))
-        slopes[rows, at] = unit
-        slopes[rows[both], to[both]] = -unit[both]
-        slopes = slopes.reshape(len(asked), -1)
+        towards = np.zeros((len(asked), len(hydrogens), 3))
+        towards[rows, at] = unit
+        towards[rows[both], to[both]] = -unit[both]
+        slopes = towards.reshape(len(asked), -1)
         weighted = slopes.T * weight
         right = weighted @ (mean - length) + TRUST**-2.0 * (start - x[hydrogens]).ravel()
         step = np.linalg.solve(weighted @ slopes + TRUST**-2.0 * np.eye(len(right)), right).reshape(-1, 3)
