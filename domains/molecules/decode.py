@@ -75,7 +75,7 @@ def decode_weighed(
     """Of the `most` likeliest consistent graphs that for which `gap` and a penalty are least.
 
     `penalty(classes, orders, enough)` is in nats, not negative; what is more than `enough` need not be known exactly. Graphs
-    are looked at up to `slack` nats from the likeliest, and `max_pops` nodes of the search; other arguments are
+    are looked at up to `slack` nats from the likeliest (`Ranking`), and `max_pops` nodes of the search; other arguments are
     `decode_graph`'s.
     """
     problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))

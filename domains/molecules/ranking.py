@@ -23,8 +23,8 @@ Move = tuple[int, int, int, int, int, float, tuple[int, ...] | None, int]
 class Ranking:
     """Iterates over sets of changes that make a solution, each a list of numbers of alternatives.
 
-    It ends where the next costs more than `limit`, which whoever iterates may lower, or `slack` more than the first; after
-    `most` nodes; after `before_first` if none was found in so many.
+    It ends where the next costs more than `limit`, which whoever iterates may lower, or `slack` more than the first unless
+    that is the argmax itself; after `most` nodes; after `before_first` if none was found in so many.
     """
 
     def __init__(self, problem: Problem, limit: float, before_first: int, most: int = 0, slack: float = 0.0) -> None:

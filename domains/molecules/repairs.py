@@ -115,9 +115,6 @@ class Problem:
         of_total = [[a for a in ids if shift[a]] for shift in self.total_shifts]
         return Alternatives(ids, of_atom, of_total, [a for a in ids if self.bonding(a) > 0])
 
-    def excess_after(self, excess: tuple[int, ...], a: int) -> tuple[int, ...]:
-        return tuple([e + shift[a] for e, shift in zip(excess, self.total_shifts)])
-
     def variable(self, a: int) -> int:
         """Bit mask of all alternatives of the variable that `a` changes."""
         atoms = self.n * self.k
