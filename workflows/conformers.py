@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom
 
 from sciconsist.datasets.records import conformer
+from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.generate import draw_noise, place_atoms
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
@@ -184,8 +185,9 @@ class Conformers:
         starts = [embedding(target, self.seed, i) if embed else np.zeros((sizes[0], 3)) for i in indices]
         graphs = [HeavyGraph(graph.classes, graph.orders, start, graph.aromatic) for start in starts]
         placed = place_atoms(self.model, graphs, noise["positions"], times)
-        domain = self.model.domain
-        asked = restraints([graph], domain.vocabulary, domain.config.distances) * count
+        nearest = self.model.domain.config.nearest
+        learned = cast(DistanceNetwork, self.model.distances)
+        asked = restraints([graph], learned, nearest) * count
         return settle(asked, placed, TRUST.get(self.steps, 0.01))
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:

@@ -6,16 +6,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import numpy as np
+import torch
 from pydantic import Field, field_validator
 from rdkit import Chem
 from torch import Tensor
 
 from sciconsist import __version__
-from sciconsist.domains.molecules import distances, surroundings
+from sciconsist.domains.molecules import surroundings
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
+from sciconsist.domains.molecules.distance_network import DistanceNetwork, fit
+from sciconsist.domains.molecules.distances import nearest
 from sciconsist.domains.molecules.graphs import close_shells
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
@@ -106,7 +108,7 @@ def train(
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
     if config.sketch:
         remember_sketches(model, ready, config.sketch)
-    remember_chemistry(model, ready)
+    remember_chemistry(model, ready, until.seed)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
 
@@ -132,15 +134,17 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 
 
-def remember_chemistry(model: FlowMap, data: MoleculeData) -> None:
+def remember_chemistry(model: FlowMap, data: MoleculeData, seed: int) -> None:
     """Let the model keep what surroundings its training data's atoms have, and what distances (of `ENOUGH` molecules,
     evenly taken)."""
-    some = np.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().astype(int).tolist()
-    measured = distances.learn((data.graphs.graph(k) for k in some), model.domain.vocabulary)
-    around = surroundings.learn(data.graphs.graph(k) for k in range(len(data)))
-    found = {"distances": measured, "surroundings": around}
+    some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
+    fit(cast(DistanceNetwork, model.distances), some, seed)
+    found = {
+        "nearest": nearest(some),
+        "surroundings": surroundings.learn(data.graphs.graph(k) for k in range(len(data))),
+    }
     model.domain.config = model.domain.config.model_copy(update=found)
-    model.config = {**(model.config or {}), **{name: table.model_dump() for name, table in found.items()}}
+    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 
 
 def with_properties(model: FlowMap, told: Sequence[Known], elements: bool = False) -> FlowMap:
@@ -184,8 +188,8 @@ def distill(
         **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
-    if not (model.domain.config.distances.names and model.domain.config.surroundings.kinds):
-        remember_chemistry(model, ready)
+    if model.domain.config.nearest is None or not model.domain.config.surroundings.kinds:
+        remember_chemistry(model, ready, until.seed)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
 

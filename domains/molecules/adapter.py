@@ -20,7 +20,8 @@ from sciconsist.couplings import align_points
 from sciconsist.domain import Batch
 from sciconsist.domains.molecules.bookkeeping import Bookkeeping
 from sciconsist.domains.molecules.decode import decode_graph, kekule_choices
-from sciconsist.domains.molecules.distances import Distances
+from sciconsist.domains.molecules.distance_network import DistanceNetwork
+from sciconsist.domains.molecules.distances import Nearest
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
@@ -51,7 +52,7 @@ class MoleculeConfig(BaseModel):
     length_power: float = 0.3
     size_histogram: dict[int, int] = {}
     properties: list[Known] = []  # what the network may be told; network.conditions is their number
-    distances: Distances = Distances()  # of the training data, to which few evaluations' positions are moved
+    nearest: Nearest | None = None  # Å between free atoms of the training data; None: no distances were learned
     surroundings: Surroundings = Surroundings()  # of the training data's atoms, others are decoded less often
     sketches: Sketches = Sketches()  # properties that samples are told unless others are asked for
 
@@ -90,6 +91,7 @@ class MoleculeDomain:
 
     def model(self) -> FlowMap:
         model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
+        model.distances = DistanceNetwork(len(self.vocabulary))  # fitted by itself, the flow does not ask it
         model.domain, model.config = self, self.config.model_dump(mode="json")
         return model
 

@@ -48,17 +48,10 @@ def decode_graph(
     Raises ValueError on wrong shapes or NaN.
     """
     problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge, hydrogens, bonds))
-    if problem is None:
-        return _infeasible(atom_logp, bond_logp, allowed)
-    chosen: list[int] = []
-    if problem.imbalance.any() or not problem.is_solution(chosen):
-        found = next(iter(Ranking(problem, WINDOW, MAX_POPS)), None)
-        if found is None:
-            found = integer_programme(problem, 2 * WINDOW)
-        if found is None:
-            return _infeasible(atom_logp, bond_logp, allowed)
-        chosen = found
-    return _decoded(problem, atom_logp, bond_logp, chosen)
+    chosen = None
+    if problem is not None:
+        chosen = next(iter(Ranking(problem, WINDOW, MAX_POPS)), None)
+    return _decoded(problem, atom_logp, bond_logp, allowed, chosen)
 
 
 def decode_weighed(
@@ -90,12 +83,21 @@ def decode_weighed(
                 ranking.limit = min(ranking.limit, least)
             if least <= gap:
                 break
-    if problem is None or best is None:
-        return decode_graph(atom_logp, bond_logp, vocabulary, allowed, charge)
-    return _decoded(problem, atom_logp, bond_logp, best)
+    return _decoded(problem, atom_logp, bond_logp, allowed, best)
 
 
-def _decoded(problem: Problem, atom_logp: np.ndarray, bond_logp: np.ndarray, chosen: Sequence[int]) -> DecodedGraph:
+def _decoded(
+    problem: Problem | None,
+    atom_logp: np.ndarray,
+    bond_logp: np.ndarray,
+    allowed: np.ndarray | None,
+    chosen: Sequence[int] | None,
+) -> DecodedGraph:
+    """The graph of the changes `chosen`; where the search found none (None), the integer programme's."""
+    if problem is not None and chosen is None:
+        chosen = integer_programme(problem, 2 * WINDOW)
+    if problem is None or chosen is None:
+        return _infeasible(atom_logp, bond_logp, allowed)
     classes, orders = problem.apply(chosen)
     return DecodedGraph(
         classes=classes,

@@ -17,7 +17,7 @@ from rdkit.rdBase import BlockLogs
 from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, decode_weighed
 from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
-from sciconsist.domains.molecules.properties import PROPERTIES, RING_SIZES
+from sciconsist.domains.molecules.properties import RING_SIZES
 from sciconsist.domains.molecules.surroundings import Surroundings, surroundings
 from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
 from sciconsist.domains.molecules.wishes import Told
@@ -29,6 +29,11 @@ ALL = {
     **RINGS, "aromatic_atoms": 8.0, "triple_bonds": 4.0, **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
 }  # fmt: skip
 ANY = Surroundings()
+PERCEPTION = (
+    Chem.SanitizeFlags.SANITIZE_PROPERTIES
+    | Chem.SanitizeFlags.SANITIZE_SYMMRINGS
+    | Chem.SanitizeFlags.SANITIZE_SETAROMATICITY
+)
 SLACK, MOST, NODES = 12.0, 60, 1500  # nats, graphs and nodes of the search that are looked at
 
 
@@ -64,17 +69,31 @@ def lacking(
     """
     if not wanted and not usual.kinds:
         return 0.0
-    bonds, triple = np.count_nonzero(orders) // 2, np.count_nonzero(orders == 3) // 2
-    plain = {"rings": bonds - len(classes) + 1, "triple_bonds": triple}
-    least = sum(worth[name] for name, value in plain.items() if name in wanted and wanted[name] != value)
-    if least >= enough:
+    single, double, triple = (int(np.count_nonzero(orders == order)) // 2 for order in (1, 2, 3))
+    rings = single + double + triple - len(classes) + 1
+    has = {"rings": rings, "triple_bonds": triple}
+    plain, kinds = not rings or double < 2, orders  # furan, the smallest aromatic ring, has two double bonds
+    if plain:
+        has["aromatic_atoms"] = 0
+    if not rings:
+        has |= dict.fromkeys((f"{word}_rings" for word in RING_SIZES.values()), 0)
+
+    def cost() -> float:
+        unmet = sum(worth[name] for name, value in wanted.items() if has.get(name, value) != value)
+        return unmet + (usual.cost(surroundings(classes, kinds)) if plain else 0.0)
+
+    least = cost()
+    if not rings or least >= enough:
         return least
     try:
         with BlockLogs():
             mol = bonded(classes, orders, vocabulary)
-            Chem.SanitizeMol(mol)
+            Chem.SanitizeMol(mol, PERCEPTION)
     except Chem.MolSanitizeException:
         return usual.surprise + sum(worth[name] for name in wanted)
-    unmet = sum(worth[name] for name, value in wanted.items() if PROPERTIES[name].computed(mol) != value)  # type: ignore[misc]
-    kinds = np.where(aromatic_pairs(mol), AROMATIC, orders)
-    return unmet + usual.cost(surroundings(classes, kinds))
+    sizes = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
+    has |= {f"{word}_rings": sizes.count(size) for size, word in RING_SIZES.items()}
+    if not plain:
+        aromatic = aromatic_pairs(mol)
+        has["aromatic_atoms"], kinds, plain = int(aromatic.any(0).sum()), np.where(aromatic, AROMATIC, orders), True
+    return cost()

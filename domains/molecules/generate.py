@@ -20,6 +20,7 @@ from torch import Tensor
 from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, kekule_choices
+from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.fulfil import ALL, RINGS, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
@@ -50,7 +51,7 @@ class Plan:
     start: float = 0.2
     refine_power: float = 4.0
     gamma: float = 0.0
-    trust: float = 0.005
+    trust: float = 0.01
     jump_trust: float = 0.0
     guided: bool = False  # guidance asks the network twice a jump
 
@@ -81,7 +82,7 @@ class Sample:
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
-    trust = {0: 0.12, 1: 0.02}.get(refine, 0.005)
+    trust = {0: 0.12, 1: 0.02}.get(refine, 0.01)
     jumps = steps - refine
     if guided:
         jumps, refine = max(1, jumps // 2), max(0, min(refine, steps - 2))
@@ -262,7 +263,8 @@ def _batch(
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
     fixed = 0 if given is None else len(given)
-    settled = partial(settle, restraints(heavy, domain.vocabulary, domain.config.distances), fixed=fixed)
+    learned = cast(DistanceNetwork, model.distances)
+    settled = partial(settle, restraints(heavy, learned, domain.config.nearest), fixed=fixed)
     placed = [g.positions for g in heavy if g.positions is not None]
     if plan.refine:
         first = settled(placed, trust=plan.jump_trust)

@@ -90,12 +90,7 @@ def aromatic_bonds(mol: Chem.Mol) -> np.ndarray | None:
 
 def aromatic_pairs(mol: Chem.Mol) -> np.ndarray:
     """Which pairs of a sanitised molecule's atoms have an aromatic bond, `[N, N]`."""
-    found = np.zeros((mol.GetNumAtoms(),) * 2, dtype=bool)
-    for bond in mol.GetBonds():
-        if bond.GetIsAromatic():
-            i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-            found[i, j] = found[j, i] = True
-    return found
+    return Chem.GetAdjacencyMatrix(mol, useBO=True) == 1.5
 
 
 @dataclass

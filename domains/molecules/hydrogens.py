@@ -89,12 +89,7 @@ def _atoms_only(classes: np.ndarray, positions: np.ndarray, vocabulary: Vocabula
 def _atoms(classes: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
     mol = Chem.RWMol()
     for k in classes.tolist():
-        kind = vocabulary.classes[k]
-        atom = Chem.Atom(kind.symbol)
-        atom.SetFormalCharge(kind.charge)
-        atom.SetNumExplicitHs(kind.hydrogens)
-        atom.SetNoImplicit(True)  # the class says how many hydrogens, RDKit is not to guess
-        mol.AddAtom(atom)
+        mol.AddAtom(vocabulary.atoms[k])
     return mol
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from .repairs import Problem, component
 
 SPAN = 12  # imbalances that the bound tells apart, in bond orders
-# number and bit of a change, its atoms (second: -1, none), what it adds to their imbalance, cost, what it adds to
-# the totals (None: nothing), bits of all changes of its variable
-Move = tuple[int, int, int, int, int, float, tuple[int, ...] | None, int]
+DIGIT = 6  # bits of an atom's imbalance in the one number that a node has for all
+# number and bit of a change, its atoms (second: -1, none), what it adds to their imbalance, to the number of them all, cost,
+# what it adds to the totals (None: nothing), bits of all changes of its variable
+Move = tuple[int, int, int, int, int, int, float, tuple[int, ...] | None, int]
 
 
 class Ranking:
@@ -39,20 +40,25 @@ class Ranking:
             return
         moves, of_atom, of_total, joining = self._moves()
         bound = _imbalance_cost(problem)
-        imbalance = tuple(int(r) for r in problem.imbalance)
-        rest = sum(bound[i][r] for i, r in enumerate(imbalance))
-        heap: list[tuple] = [(rest, 0, 0.0, rest, imbalance, problem.excess, 0, ())]
+        places = [DIGIT * i for i in range(problem.n)]
+        balanced = sum(SPAN << place for place in places)
+        start = balanced + sum(r << place for r, place in zip(problem.imbalance.tolist(), places))
+        rest = sum(bound[i][r] for i, r in enumerate(problem.imbalance.tolist()))
+        heap: list[tuple] = [(rest, 0, 0.0, rest, start, problem.excess, 0, ())]
         count, nodes, found = 0, 0, False
         while heap and nodes < (self.most if found else self.before_first):
             nodes += 1
-            total, _, cost, rest, imbalance, excess, banned, chosen = heappop(heap)
+            total, _, cost, rest, packed, excess, banned, chosen = heappop(heap)
             if total > self.limit:
                 return
             candidates = None
             worst = 0.0
-            for i, r in enumerate(imbalance):
-                if r and bound[i][r] >= worst:
-                    worst, candidates = bound[i][r], of_atom[i]
+            imbalance = [(packed >> place & 63) - SPAN for place in places]
+            now = [least[r] for least, r in zip(bound, imbalance)]
+            if packed != balanced:
+                for i, r in enumerate(imbalance):
+                    if r and now[i] >= worst:
+                        worst, candidates = now[i], of_atom[i]
             if candidates is None:
                 candidates = next((members for members, e in zip(of_total, excess) if e), None)
             if candidates is None:
@@ -64,28 +70,27 @@ class Ranking:
                 if chosen:
                     yield list(chosen)
                 candidates = moves
-            for a, bit, i, j, shift, gap, totals, variable in candidates:
+            for a, bit, i, j, shift, shifts, gap, totals, variable in candidates:
                 if banned & bit:
                     continue
                 new_cost = cost + gap
                 if new_cost > self.limit:
                     break  # candidates come cheapest first
-                ri = imbalance[i] + shift
-                rj = imbalance[j] + shift if j >= 0 else 0
-                if not (-SPAN <= ri <= SPAN and -SPAN <= rj <= SPAN):
+                r = imbalance[i] + shift
+                if not -SPAN <= r <= SPAN:
                     return  # outside the bound's table
-                new_rest = rest - bound[i][imbalance[i]] + bound[i][ri]
+                new_rest = rest - now[i] + bound[i][r]
                 if j >= 0:
-                    new_rest += bound[j][rj] - bound[j][imbalance[j]]
+                    r = imbalance[j] + shift
+                    if not -SPAN <= r <= SPAN:
+                        return
+                    new_rest += bound[j][r] - now[j]
                 if new_cost + new_rest <= self.limit:
-                    new = list(imbalance)
-                    new[i] = ri
-                    if j >= 0:
-                        new[j] = rj
+                    new = packed + shifts
                     count += 1
                     new_excess = excess if totals is None else tuple([e + s for e, s in zip(excess, totals)])
                     taken = (*chosen, a)
-                    if not found and not any(new) and problem.is_solution(taken, new_excess):
+                    if not found and new == balanced and problem.is_solution(taken, new_excess):
                         self.limit = min(self.limit, new_cost + self.slack)
                     heappush(
                         heap,
@@ -94,7 +99,7 @@ class Ranking:
                             count,
                             new_cost,
                             new_rest,
-                            tuple(new),
+                            new,
                             new_excess,
                             banned | variable,
                             taken,
@@ -109,8 +114,10 @@ class Ranking:
         moves: dict[int, Move] = {}
         for a in table.ids:
             shifts = tuple([shift[a] for shift in problem.total_shifts])
+            i, j, shift = problem.first[a], problem.second[a], problem.shift[a]
+            both = (shift << DIGIT * i) + (shift << DIGIT * j if j >= 0 else 0)
             moves[a] = (
-                a, 1 << a, problem.first[a], problem.second[a], problem.shift[a], problem.gaps[a],
+                a, 1 << a, i, j, shift, both, problem.gaps[a],
                 shifts if any(shifts) else None, problem.variable(a),
             )  # fmt: skip
 

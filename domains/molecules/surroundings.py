@@ -47,11 +47,11 @@ def surroundings(classes: np.ndarray, bonds: np.ndarray) -> list[str]:
 
     `classes` `[N]` of the vocabulary, `bonds` `[N, N]` orders, AROMATIC where a bond is.
     """
-    found = []
-    for own, row in zip(classes.tolist(), bonds):
-        near = np.flatnonzero(row).tolist()
-        found.append(f"{own}:" + ",".join(sorted(f"{row[j]}.{classes[j]}" for j in near)))
-    return found
+    each = classes.tolist()
+    return [
+        f"{own}:" + ",".join(sorted([f"{bond}.{other}" for bond, other in zip(row, each) if bond]))
+        for own, row in zip(each, bonds.tolist())
+    ]
 
 
 def learn(graphs: Iterable[HeavyGraph]) -> Surroundings:
