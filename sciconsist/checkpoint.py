@@ -150,5 +150,6 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: object) -> None:
     try:
         model.load_state_dict(dict(weights))
     except RuntimeError as error:
-        reason = str(error).split("\n", 1)[-1].strip().replace("\n", " ")
-        raise UserError(f"{path}: the weights do not fit the model its config describes: {reason}") from error
+        first, *others = [line.strip() for line in str(error).split("\n")[1:]]
+        more = f" (and {len(others)} more)" if others else ""
+        raise UserError(f"{path}: the weights do not fit the model its config describes: {first}{more}") from error

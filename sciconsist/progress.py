@@ -14,8 +14,8 @@ from sciconsist.files import atomic_path
 class Progress:
     """A context manager; `update` after a while. The bar's length is the steps, or else the minutes."""
 
-    def __init__(self, show: bool, steps: int | None, minutes: float | None) -> None:
-        self.steps, self.minutes = steps, minutes
+    def __init__(self, show: bool, steps: int | None, minutes: float | None, label: str = "training") -> None:
+        self.steps, self.minutes, self.label = steps, minutes, label
         self.bar: Any = None
         if show and sys.stderr.isatty():
             try:
@@ -35,7 +35,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.bar is not None:
             self.bar.start()
-            self.task = self.bar.add_task("training", total=self.steps or 60 * (self.minutes or 0))
+            self.task = self.bar.add_task(self.label, total=self.steps or 60 * (self.minutes or 0))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -44,7 +44,7 @@ class Progress:
 
     def update(self, step: int, seconds: float, row: Mapping[str, Any]) -> None:
         if self.bar is not None:
-            text = f"step {step}  loss {row['loss']:.4g}"
+            text = f"{self.label}  step {step}  loss {row['loss']:.4g}"
             self.bar.update(self.task, completed=step if self.steps else seconds, description=text)
 
 

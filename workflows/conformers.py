@@ -188,7 +188,7 @@ class Conformers:
         nearest = self.model.domain.config.nearest
         learned = cast(DistanceNetwork, self.model.distances)
         asked = restraints([graph], learned, nearest) * count
-        return settle(asked, placed, TRUST.get(self.steps, 0.01))
+        return settle(asked, placed, TRUST.get(self.steps, 0.02))
 
     def fit(self, target: Target, positions: np.ndarray) -> tuple[Chem.Mol | None, str]:
         """The molecule asked for at these heavy positions, or their mirror image, or why neither will do."""

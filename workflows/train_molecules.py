@@ -27,6 +27,7 @@ from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import fresh_weights
 from sciconsist.recipes import RECIPES, Recipe
+from sciconsist.run_state import load_state
 from sciconsist.times import Split
 from sciconsist.training import FitResult
 from sciconsist.workflows.models import build, load
@@ -108,7 +109,7 @@ def train(
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
     if config.sketch:
         remember_sketches(model, ready, config.sketch)
-    remember_chemistry(model, ready, until.seed)
+    remember_chemistry(model, ready, out, until)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
 
@@ -134,11 +135,12 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 
 
-def remember_chemistry(model: FlowMap, data: MoleculeData, seed: int) -> None:
+def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, until: Until) -> None:
     """Let the model keep what surroundings its training data's atoms have, and what distances (of `ENOUGH` molecules,
     evenly taken)."""
     some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
-    fit(cast(DistanceNetwork, model.distances), some, seed)
+    if load_state(Path(out)) is None:  # a run that goes on has them among its weights
+        fit(cast(DistanceNetwork, model.distances), some, until.seed, show=not until.quiet)
     found = {
         "nearest": nearest(some),
         "surroundings": surroundings.learn(data.graphs.graph(k) for k in range(len(data))),
@@ -189,7 +191,7 @@ def distill(
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
     if model.domain.config.nearest is None or not model.domain.config.surroundings.kinds:
-        remember_chemistry(model, ready, until.seed)
+        remember_chemistry(model, ready, out, until)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from sciconsist.domains.molecules.graphs import PaddedGraphs
 from sciconsist.domains.molecules.vocabulary import AROMATIC
+from sciconsist.progress import Progress
 from sciconsist.random import stream
 
 KINDS = AROMATIC + 1  # of bonds, the first is none
@@ -128,8 +129,10 @@ def calibrate(network: DistanceNetwork, graphs: PaddedGraphs) -> None:
             network.temper[k] += (found.median() / HALF).log().clamp_min(0.0)
 
 
-def fit(network: DistanceNetwork, graphs: PaddedGraphs, seed: int = 0, passes: int = PASSES) -> None:
-    """Adam on `surprise`, its rate falling to 0 by a cosine; one in `HELD` graphs is left for `calibrate`."""
+def fit(
+    network: DistanceNetwork, graphs: PaddedGraphs, seed: int = 0, passes: int = PASSES, show: bool = False
+) -> None:  # fmt: skip
+    """Adam on `surprise`, its rate falling to 0 by a cosine; one in `HELD` graphs is left for `calibrate`. `show`: a bar."""
     network.temper.zero_()
     chance = stream(seed, "distances", 0)
     held = torch.arange(len(graphs)) % HELD == HELD - 1
@@ -138,15 +141,17 @@ def fit(network: DistanceNetwork, graphs: PaddedGraphs, seed: int = 0, passes: i
     batches = -(-len(graphs) // BATCH)
     steps = passes * batches
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    for step in range(steps):
-        if step % batches == 0:
-            order = torch.randperm(len(graphs), generator=chance)
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = surprise(network, graphs[order[step % batches * BATCH :][:BATCH]])
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
+    with Progress(show, steps, None, "distances of the graphs") as bar:
+        for step in range(steps):
+            if step % batches == 0:
+                order = torch.randperm(len(graphs), generator=chance)
+            for group in optimiser.param_groups:
+                group["lr"] = RATE * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+            loss = surprise(network, graphs[order[step % batches * BATCH :][:BATCH]])
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            bar.update(step + 1, 0.0, {"loss": float(loss.detach())})
     if held.any():
         calibrate(network, unseen)

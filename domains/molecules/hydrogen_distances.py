@@ -20,7 +20,7 @@ from .hydrogen_sites import Site
 
 OFTEN = 8  # distances of a kind seen less often say nothing
 SHARPEST, TRUST = 0.005, 0.1  # Å: the least standard deviation, and that of where the rules put a hydrogen
-ITERATIONS, STRIDE = 4, 0.3  # of Gauss-Newton; Å a hydrogen may move in one
+ITERATIONS, STRIDE, ENOUGH = 4, 0.3, 0.002  # of Gauss-Newton; Å a hydrogen may move in one, and by which the last did
 TABLE = "hydrogen_distances.json"
 BONDS = {"SINGLE": "-", "DOUBLE": "=", "TRIPLE": "#", "AROMATIC": ":"}
 
@@ -114,4 +114,6 @@ def settled(mol: Chem.Mol, sites: Sequence[Site], x: np.ndarray) -> np.ndarray:
         step = np.linalg.solve(weighted @ slopes + TRUST**-2.0 * np.eye(len(right)), right).reshape(-1, 3)
         longest = np.sqrt(np.square(step).sum(1).max())
         x[hydrogens] += step * min(1.0, STRIDE / max(longest, 1e-12))
+        if longest < ENOUGH:
+            break
     return x
