@@ -22,7 +22,7 @@ SHARPEST = np.array([0.003, 0.015, 0.015])  # Å: the least standard deviation, 
 FLAT = 0.06  # Å: the ends of three bonds that spread more are free to turn
 SEEN = 0.002  # quantile of the data's distances: atoms whose distance is free come no nearer
 CLASH = 0.05  # Å: standard deviation of what is nearer
-ITERATIONS, STRIDE = 8, 0.3  # of Gauss-Newton; Å an atom may move in one
+ITERATIONS, STRIDE, ENOUGH = 8, 0.3, 1e-3  # of Gauss-Newton; Å an atom may move in one, and by which the last moved it
 
 Restraint = tuple[np.ndarray, np.ndarray, np.ndarray]  # of all pairs [N, N]: mean, weight, least
 Nearest = tuple[float, float]  # Å between free atoms three bonds apart, and farther
@@ -87,26 +87,36 @@ def settle(
 def _settled(
     start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, trust: float, fixed: int
 ) -> np.ndarray:  # fmt: skip
-    """Gauss-Newton on sum w (d - mean)^2 + |x - start|^2 / trust^2, `[B, N, 3]`."""
-    B, N, _ = start.shape
-    x, prior = start.copy(), np.full(N, trust**-2.0)
+    """Gauss-Newton on sum w (d - mean)^2 + |x - start|^2 / trust^2, `[B, N, 3]`, each until it hardly moves."""
+    x, left = start.copy(), np.arange(len(start))
+    for _ in range(ITERATIONS):
+        step = _step(x[left], start[left], mean[left], weight[left], least[left], trust, fixed)
+        longest = np.sqrt(np.square(step).sum(-1)).max(1)
+        x[left] += step * np.minimum(1.0, STRIDE / np.maximum(longest, 1e-12))[:, None, None]
+        left = left[longest > ENOUGH]
+        if not len(left):
+            break
+    return x
+
+
+def _step(
+    x: np.ndarray, start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, trust: float, fixed: int
+) -> np.ndarray:  # fmt: skip
+    B, N, _ = x.shape
+    prior = np.full(N, trust**-2.0)
     held = np.repeat(np.arange(N) < fixed, 3)
     diagonal = np.arange(N)
-    for _ in range(ITERATIONS):
-        r = x[:, :, None] - x[:, None]
-        d = np.sqrt(np.square(r).sum(-1) + 1e-12)
-        close = d < least
-        w = np.where(close, CLASH**-2.0, weight)
-        off = w * (d - np.where(close, least, mean))
-        unit = r / d[..., None]
-        slope = (off[..., None] * unit).sum(2) + prior[:, None] * (x - start)
-        blocks = -w[..., None, None] * unit[..., :, None] * unit[..., None, :]  # B N N 3 3
-        blocks[:, diagonal, diagonal] = -blocks.sum(2) + prior[:, None, None] * np.eye(3)
-        matrix = blocks.transpose(0, 1, 3, 2, 4).reshape(B, 3 * N, 3 * N)
-        right = -slope.reshape(B, 3 * N, 1)
-        matrix[:, held], matrix[:, :, held], right[:, held] = 0.0, 0.0, 0.0
-        matrix[:, held, held] = 1.0
-        step = np.linalg.solve(matrix, right).reshape(B, N, 3)
-        longest = np.sqrt(np.square(step).sum(-1)).max(1)[:, None, None]
-        x += step * np.minimum(1.0, STRIDE / np.maximum(longest, 1e-12))
-    return x
+    r = x[:, :, None] - x[:, None]
+    d = np.sqrt(np.square(r).sum(-1) + 1e-12)
+    close = d < least
+    w = np.where(close, CLASH**-2.0, weight)
+    off = w * (d - np.where(close, least, mean))
+    unit = r / d[..., None]
+    slope = (off[..., None] * unit).sum(2) + prior[:, None] * (x - start)
+    blocks = -w[..., None, None] * unit[..., :, None] * unit[..., None, :]  # B N N 3 3
+    blocks[:, diagonal, diagonal] = -blocks.sum(2) + prior[:, None, None] * np.eye(3)
+    matrix = blocks.transpose(0, 1, 3, 2, 4).reshape(B, 3 * N, 3 * N)
+    right = -slope.reshape(B, 3 * N, 1)
+    matrix[:, held], matrix[:, :, held], right[:, held] = 0.0, 0.0, 0.0
+    matrix[:, held, held] = 1.0
+    return np.linalg.solve(matrix, right).reshape(B, N, 3)

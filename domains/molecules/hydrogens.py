@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
@@ -9,7 +11,7 @@ from rdkit.rdBase import BlockLogs
 from .decode import DecodedGraph
 from .graphs import aromatic_bonds
 from .placement import place_hydrogens
-from .vocabulary import Vocabulary
+from .vocabulary import AtomClass, Vocabulary
 
 FAILED = "sanitisation_failed"  # property that says why a molecule carries no bonds
 BOND_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
@@ -89,8 +91,17 @@ def _atoms_only(classes: np.ndarray, positions: np.ndarray, vocabulary: Vocabula
 def _atoms(classes: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
     mol = Chem.RWMol()
     for k in classes.tolist():
-        mol.AddAtom(vocabulary.atoms[k])
+        mol.AddAtom(_atom(vocabulary.classes[k]))  # a copy
     return mol
+
+
+@cache
+def _atom(kind: AtomClass) -> Chem.Atom:
+    atom = Chem.Atom(kind.symbol)
+    atom.SetFormalCharge(kind.charge)
+    atom.SetNumExplicitHs(kind.hydrogens)
+    atom.SetNoImplicit(True)  # the class says how many hydrogens, RDKit is not to guess
+    return atom
 
 
 def _set_positions(mol: Chem.Mol, positions: np.ndarray) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from .repairs import Problem, component
 
 SPAN = 12  # imbalances that the bound tells apart, in bond orders
-DIGIT = 6  # bits of an atom's imbalance in the one number that a node has for all
+DIGIT, MASK = 6, 63  # bits of an atom's imbalance in the one number that a node has for all
 # number and bit of a change, its atoms (second: -1, none), what it adds to their imbalance, to the number of them all, cost,
 # what it adds to the totals (None: nothing), bits of all changes of its variable
 Move = tuple[int, int, int, int, int, int, float, tuple[int, ...] | None, int]
@@ -38,26 +38,32 @@ class Ranking:
             yield []  # often all that is asked for
         if np.abs(problem.imbalance).max() > SPAN - 4:
             return
-        moves, of_atom, of_total, joining = self._moves()
         bound = _imbalance_cost(problem)
+        moves, of_atom, of_total, joining = self._moves()
+        # what each costs at least where all is balanced: from a solution they are tried in this order
+        whole = {
+            m[0]: m[6] + bound[m[2]][SPAN + m[4]] + (bound[m[3]][SPAN + m[4]] if m[3] >= 0 else 0.0) for m in moves
+        }
+        moves.sort(key=lambda m: whole[m[0]])
         places = [DIGIT * i for i in range(problem.n)]
         balanced = sum(SPAN << place for place in places)
         start = balanced + sum(r << place for r, place in zip(problem.imbalance.tolist(), places))
-        rest = sum(bound[i][r] for i, r in enumerate(problem.imbalance.tolist()))
+        rest = sum(bound[i][SPAN + r] for i, r in enumerate(problem.imbalance.tolist()))
         heap: list[tuple] = [(rest, 0, 0.0, rest, start, problem.excess, 0, ())]
         count, nodes, found = 0, 0, False
         while heap and nodes < (self.most if found else self.before_first):
             nodes += 1
             total, _, cost, rest, packed, excess, banned, chosen = heappop(heap)
-            if total > self.limit:
+            limit = self.limit
+            if total > limit:
                 return
             candidates = None
             worst = 0.0
-            imbalance = [(packed >> place & 63) - SPAN for place in places]
+            imbalance = [packed >> place & MASK for place in places]
             now = [least[r] for least, r in zip(bound, imbalance)]
             if packed != balanced:
                 for i, r in enumerate(imbalance):
-                    if r and now[i] >= worst:
+                    if r != SPAN and now[i] >= worst:
                         worst, candidates = now[i], of_atom[i]
             if candidates is None:
                 candidates = next((members for members, e in zip(of_total, excess) if e), None)
@@ -69,29 +75,24 @@ class Ranking:
                 found = True
                 if chosen:
                     yield list(chosen)
-                candidates = moves
+                limit = self.limit  # whoever iterates may have lowered it
+                candidates = [m for m in moves if cost + whole[m[0]] <= limit]
             for a, bit, i, j, shift, shifts, gap, totals, variable in candidates:
                 if banned & bit:
                     continue
                 new_cost = cost + gap
-                if new_cost > self.limit:
+                if new_cost > limit:
                     break  # candidates come cheapest first
-                r = imbalance[i] + shift
-                if not -SPAN <= r <= SPAN:
-                    return  # outside the bound's table
-                new_rest = rest - now[i] + bound[i][r]
+                new_rest = rest - now[i] + bound[i][imbalance[i] + shift]
                 if j >= 0:
-                    r = imbalance[j] + shift
-                    if not -SPAN <= r <= SPAN:
-                        return
-                    new_rest += bound[j][r] - now[j]
-                if new_cost + new_rest <= self.limit:
+                    new_rest += bound[j][imbalance[j] + shift] - now[j]
+                if new_cost + new_rest <= limit:
                     new = packed + shifts
                     count += 1
                     new_excess = excess if totals is None else tuple([e + s for e, s in zip(excess, totals)])
                     taken = (*chosen, a)
                     if not found and new == balanced and problem.is_solution(taken, new_excess):
-                        self.limit = min(self.limit, new_cost + self.slack)
+                        limit = self.limit = min(limit, new_cost + self.slack)
                     heappush(
                         heap,
                         (
@@ -133,10 +134,11 @@ class Ranking:
 
 
 def _imbalance_cost(problem: Problem) -> list[list[float]]:
-    """Least cost, per atom, of removing an imbalance: `[N][2 SPAN + 1]`, negative ones from the end.
+    """Least cost, per atom, of removing an imbalance r: `[N][SPAN + r]`.
 
     A class change is charged to its atom, a bond change half to each end, so the sum over atoms never
-    exceeds the true cost: the admissible bound of the search. Imbalances beyond SPAN count as free.
+    exceeds the true cost: the admissible bound of the search. Imbalances beyond SPAN count as free on the
+    way, and as hopeless where the search would stop.
     """
     n = problem.n
     width = 2 * SPAN + 1
@@ -145,8 +147,8 @@ def _imbalance_cost(problem: Problem) -> list[list[float]]:
     moves = np.full((n, n, 2 * reach + 1), np.inf)
     moves[:, :, reach] = 0
     shift = problem.order_sums[None] - problem.order_sums[problem.classes][:, None]
-    for i in range(n):
-        np.minimum.at(moves[i, i], shift[i] + reach, problem.class_gap[i])
+    atoms = np.arange(n)[:, None]
+    np.minimum.at(moves, (atoms, atoms, shift + reach), problem.class_gap)
     orders = np.arange(4)
     bond_shift = problem.bonds[:, None] - orders[None] + reach
     for at, to in ((problem.left, problem.right), (problem.right, problem.left)):
@@ -158,4 +160,4 @@ def _imbalance_cost(problem: Problem) -> list[list[float]]:
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1)
     for j in range(n):
         cost[:] = (windows + moves[:, j][:, None, :]).min(2)  # to undo r, either keep r or move it by a shift
-    return np.roll(cost, -SPAN, axis=1).tolist()
+    return np.pad(cost, ((0, 0), (0, MASK + 1 - width)), constant_values=np.inf).tolist()

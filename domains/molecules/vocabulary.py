@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from rdkit import Chem
@@ -49,18 +48,6 @@ class Vocabulary:
     @property
     def symbols(self) -> tuple[str, ...]:
         return tuple(sorted({c.symbol for c in self.classes}))
-
-    @cached_property
-    def atoms(self) -> list[Chem.Atom]:
-        """An RDKit atom of every class, to be copied."""
-        found = []
-        for kind in self.classes:
-            atom = Chem.Atom(kind.symbol)
-            atom.SetFormalCharge(kind.charge)
-            atom.SetNumExplicitHs(kind.hydrogens)
-            atom.SetNoImplicit(True)  # the class says how many hydrogens, RDKit is not to guess
-            found.append(atom)
-        return found
 
     def order_sums(self) -> np.ndarray:
         """Bond order to heavy neighbours of every class, `[K]` int."""
