@@ -51,7 +51,7 @@ class Plan:
     start: float = 0.2
     refine_power: float = 4.0
     gamma: float = 0.0
-    trust: float = 0.01
+    trust: float = 0.02
     jump_trust: float = 0.0
     guided: bool = False  # guidance asks the network twice a jump
 
@@ -82,7 +82,7 @@ class Sample:
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
-    trust = {0: 0.12, 1: 0.02}.get(refine, 0.01)
+    trust = 0.02 if refine else 0.12
     jumps = steps - refine
     if guided:
         jumps, refine = max(1, jumps // 2), max(0, min(refine, steps - 2))
