@@ -46,6 +46,7 @@ DISTILL: dict[str, Recipe] = {
 
 
 ENOUGH = 30_000  # molecules to measure distances of
+FEW, FEW_TO_CHANGE = 20, 1000  # molecules that say nothing of distances, or too little to change a model's
 
 
 class TrainConfig(RunConfig):
@@ -62,6 +63,11 @@ class TrainConfig(RunConfig):
     properties: tuple[str, ...] = ()  # what the model can be told, such as gap,logp (domains/molecules/properties.py)
     sketch: tuple[str, ...] = ()  # whole-numbered properties that are drawn for each sample before the network is asked
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
+
+    @field_validator("bond_classes", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return int(value) if value in ("4", "5") else value  # a Literal does not convert text
 
     @field_validator("properties", "sketch", mode="before")
     @classmethod
@@ -137,14 +143,15 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
 
 def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, until: Until) -> None:
     """Let the model keep what surroundings its training data's atoms have, and what distances (of `ENOUGH` molecules,
-    evenly taken)."""
-    some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
-    if load_state(Path(out)) is None:  # a run that goes on has them among its weights
-        fit(cast(DistanceNetwork, model.distances), some, until.seed, show=not until.quiet)
-    found = {
-        "nearest": nearest(some),
-        "surroundings": surroundings.learn(data.graphs.graph(k) for k in range(len(data))),
-    }
+    evenly taken, in at most a fifth of the minutes and as many steps as its training); of few those that it knows stay."""
+    found: dict[str, Any] = {"surroundings": surroundings.learn(data.graphs.graph(k) for k in range(len(data)))}
+    if len(data) >= (FEW if model.domain.config.nearest is None else FEW_TO_CHANGE):
+        some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
+        if load_state(Path(out)) is None:  # a run that goes on has them among its weights
+            minutes = None if until.minutes is None else until.minutes / 5
+            learned = cast(DistanceNetwork, model.distances)
+            fit(learned, some, until.seed, until.steps, minutes, show=not until.quiet)
+        found["nearest"] = nearest(some)
     model.domain.config = model.domain.config.model_copy(update=found)
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
 

@@ -91,7 +91,8 @@ class MoleculeDomain:
 
     def model(self) -> FlowMap:
         model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
-        model.distances = DistanceNetwork(len(self.vocabulary))  # fitted by itself, the flow does not ask it
+        # fitted by itself, the flow does not ask it
+        model.distances = DistanceNetwork(len(self.vocabulary)).requires_grad_(False)
         model.domain, model.config = self, self.config.model_dump(mode="json")
         return model
 

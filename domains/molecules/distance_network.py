@@ -8,6 +8,7 @@ generating network, and says of a bond's length in milliångström what tables o
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,11 @@ WALKS = 5  # walks of up to so many bonds are counted
 TYPICAL = (1.4, 2.5, 3.5)  # Å, by the bonds between
 FLOOR = 0.001  # Å: the least scale
 WIDTH, LAYERS = 64, 3
-PASSES, BATCH, RATE = 30, 256, 2e-3  # of the fit, over the data; graphs a step; of Adam
+PASSES, LEAST, BATCH = 30, 1000, 256  # over the data; steps of a fit to few graphs; graphs a step
+RATE, WARMUP = 2e-3, 100  # of Adam, and steps until then
 FREEDOM = 4.0  # degrees of freedom of the errors' t distribution: a molecule that fell apart counts little
 HALF = 0.741  # half the errors of that distribution are smaller
-HELD = 20  # one in so many graphs is not fitted to but looked at afterwards
+MANY, HELD, HELD_OF_FEW = 400, 20, 5  # one in so many graphs is not fitted to but looked at afterwards
 
 
 @dataclass(frozen=True)
@@ -130,28 +132,41 @@ def calibrate(network: DistanceNetwork, graphs: PaddedGraphs) -> None:
 
 
 def fit(
-    network: DistanceNetwork, graphs: PaddedGraphs, seed: int = 0, passes: int = PASSES, show: bool = False
+    network: DistanceNetwork, graphs: PaddedGraphs, seed: int = 0, steps: int | None = None, minutes: float | None = None,
+    show: bool = False,
 ) -> None:  # fmt: skip
-    """Adam on `surprise`, its rate falling to 0 by a cosine; one in `HELD` graphs is left for `calibrate`. `show`: a bar."""
+    """Adam on `surprise`, its rate falling to 0 by a cosine; some graphs are left for `calibrate`.
+
+    `steps` and `minutes`, whichever end first: at most so many (`PASSES` over the data, `LEAST` for few). `show`: a bar.
+    """
     network.temper.zero_()
     chance = stream(seed, "distances", 0)
-    held = torch.arange(len(graphs)) % HELD == HELD - 1
+    every = HELD if len(graphs) >= MANY else HELD_OF_FEW
+    held = torch.arange(len(graphs)) % every == every - 1
     if held.any():
         graphs, unseen = graphs[~held], graphs[held]
     batches = -(-len(graphs) // BATCH)
-    steps = passes * batches
+    most = max(PASSES * batches, LEAST)
+    most = most if steps is None else min(steps, most)
+    network.requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    with Progress(show, steps, None, "distances of the graphs") as bar:
-        for step in range(steps):
+    begin, done, step = time.monotonic(), 0.0, 0
+    with Progress(show, most, None, "distances of the graphs") as bar:
+        while done < 1.0:
             if step % batches == 0:
                 order = torch.randperm(len(graphs), generator=chance)
             for group in optimiser.param_groups:
-                group["lr"] = RATE * min(1.0, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
+                group["lr"] = RATE * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
             loss = surprise(network, graphs[order[step % batches * BATCH :][:BATCH]])
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-            bar.update(step + 1, 0.0, {"loss": float(loss.detach())})
+            step += 1
+            done = step / most
+            if minutes is not None:
+                done = max(done, (time.monotonic() - begin) / (60.0 * minutes))
+            bar.update(step, 0.0, {"loss": float(loss.detach())})
+    network.requires_grad_(False)  # what is trained afterwards leaves it as it is
     if held.any():
         calibrate(network, unseen)

@@ -47,9 +47,8 @@ def time_features(t: Tensor) -> Tensor:
     t = t.float().unsqueeze(-1)
     log = torch.log(t + 1e-3) / 7.0
     frequencies = math.pi * torch.tensor([1.0, 2.0, 4.0, 8.0], device=t.device)
-    return torch.cat(
-        [t, log, (t == 0).float(), torch.sqrt(t), torch.cos(t * frequencies), torch.sin(t * frequencies)], -1
-    )
+    root = torch.sqrt(t.clamp_min(1e-12))  # of derivative 0 at 0, where a held field's clock stands
+    return torch.cat([t, log, (t == 0).float(), root, torch.cos(t * frequencies), torch.sin(t * frequencies)], -1)
 
 
 def bumps(d: Tensor, centres: Tensor, widths: Tensor) -> Tensor:

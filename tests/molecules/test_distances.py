@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +15,15 @@ from rdkit.Chem import AllChem
 from sciconsist.domains.molecules.distance_network import DistanceNetwork, calibrate, errors, fit, near_pairs, surprise
 from sciconsist.domains.molecules.distances import Nearest, nearest, restraints, settle
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph, pad_graphs
+from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.random import fresh_weights
+from sciconsist.workflows.models import load
+from sciconsist.workflows.runs import Until
+from sciconsist.workflows.train_molecules import TrainConfig, train
 
 SMILES = ("CCO", "c1ccccc1C", "C1CC1N", "CC(=O)OC", "c1ccncc1", "C1CCCC1O", "CC#N", "C1CC2CC12", "FC(C)C=O")
+SMALL = NetworkConfig(layers=1, width=16, pair_width=8, vectors=4, heads=2)
 Data = tuple[list[HeavyGraph], Vocabulary, DistanceNetwork, Nearest]
 
 
@@ -28,10 +34,10 @@ def embedded(smiles: str, seed: int = 1) -> Chem.Mol:
     return mol
 
 
-def fitted(graphs: list[HeavyGraph], classes: int, passes: int) -> DistanceNetwork:
+def fitted(graphs: list[HeavyGraph], classes: int, steps: int) -> DistanceNetwork:
     with fresh_weights(0):
         network = DistanceNetwork(classes)
-    fit(network, pad_graphs(graphs), passes=passes)
+    fit(network, pad_graphs(graphs), steps=steps)
     return network
 
 
@@ -200,3 +206,28 @@ def test_a_bond_is_as_long_as_its_surroundings_have_it(data: Data) -> None:
         bonded = graph.orders > 0
         assert np.abs(mean - between(graph.positions))[bonded].max() < 0.012
         assert (weight[bonded] > 0).all()
+
+
+def test_training_leaves_the_fitted_network_as_it_is(tmp_path: Path) -> None:
+    mols = [embedded(s, seed) for s in SMILES for seed in (1, 2, 3)]
+    weights = []
+    for decay in (0.0, 10.0):
+        out = tmp_path / str(decay)
+        config = TrainConfig(weight_decay=decay, lr=1e-2, network=SMALL, min_count=1)
+        train(mols, out, config, until=Until(steps=3, quiet=True))
+        weights.append(load(out).distances.state_dict())  # type: ignore[operator]
+        assert not any(p.requires_grad for p in load(out).distances.parameters())  # type: ignore[operator]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_few_molecules_say_nothing_of_distances_and_do_not_change_a_models(tmp_path: Path) -> None:
+    mols = [embedded(s, seed) for s in SMILES for seed in (1, 2, 3)]
+    config, until = TrainConfig(network=SMALL, min_count=1), Until(steps=1, quiet=True)
+    train(mols[:3], tmp_path / "few", config, until=until)
+    assert load(tmp_path / "few").domain.config.nearest is None
+    train(mols, tmp_path / "more", config, until=until)
+    first = load(tmp_path / "more")
+    assert first.domain.config.nearest is not None
+    train(mols, tmp_path / "on", config, until=until, init=tmp_path / "more")
+    before, after = (m.distances.state_dict() for m in (first, load(tmp_path / "on")))  # type: ignore[operator]
+    assert all(torch.equal(before[name], after[name]) for name in before)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
+from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig, bumps, shares
 
 B, N, K = 3, 7, 5
 
@@ -88,3 +88,32 @@ def test_equivariant_by_e3nns_own_check(net: MoleculeNetwork) -> None:
         moved, args_in=[state["positions"]], irreps_in=["cartesian_points"], irreps_out=["cartesian_points"],
         do_translation=True, tolerance=1e-8,
     )  # fmt: skip
+
+
+def test_a_held_field_has_a_derivative_in_time(net: MoleculeNetwork) -> None:
+    """Its clock stands at 0, where a square root has none; recipes that differentiate in time hold graphs."""
+    state, _, t = inputs()
+    condition, mask = {"length_scale": torch.full((B,), 1.3)}, {"atoms": torch.ones(B, N, dtype=torch.bool)}
+    still = torch.zeros(B)
+
+    def at(moving: Tensor) -> Tensor:
+        clock = {"positions": moving, "atoms": still, "bonds": still}
+        return net(state, clock, {name: torch.zeros(B) for name in clock}, condition, mask)["positions"]
+
+    for time in (t, still):
+        _, slope = torch.func.jvp(at, (time,), (torch.ones(B),))
+        assert torch.isfinite(slope).all()
+
+
+def test_gaussians_of_distances_and_shares_are_what_they_say() -> None:
+    generator = torch.Generator().manual_seed(3)
+    d = 8 * torch.rand(50, 1, generator=generator, dtype=torch.float64)
+    centres, widths = (
+        torch.linspace(0.9, 2.8, 12, dtype=torch.float64),
+        torch.full((12,), 1 / 0.18, dtype=torch.float64),
+    )
+    exact = torch.exp(-(((d - centres) * widths) ** 2))
+    torch.testing.assert_close(bumps(d, centres, widths), exact, atol=1e-12, rtol=0)
+    logits = 5 * torch.randn(4, 3, 9, generator=generator, dtype=torch.float64)
+    logits[..., 7:] = -1e9  # masked
+    torch.testing.assert_close(shares(logits), torch.softmax(logits, -1))
