@@ -72,17 +72,18 @@ def lacking(
     single, double, triple = (int(np.count_nonzero(orders == order)) // 2 for order in (1, 2, 3))
     rings = single + double + triple - len(classes) + 1
     has = {"rings": rings, "triple_bonds": triple}
-    plain, kinds = not rings or double < 2, orders  # furan, the smallest aromatic ring, has two double bonds
+    plain = not rings or double < 2  # furan, the smallest aromatic ring, has two double bonds
+    unusual = 0.0
     if plain:
         has["aromatic_atoms"] = 0
+        unusual = usual.cost(surroundings(classes, orders))
     if not rings:
         has |= dict.fromkeys((f"{word}_rings" for word in RING_SIZES.values()), 0)
 
-    def cost() -> float:
-        unmet = sum(worth[name] for name, value in wanted.items() if has.get(name, value) != value)
-        return unmet + (usual.cost(surroundings(classes, kinds)) if plain else 0.0)
+    def unmet() -> float:
+        return sum(worth[name] for name, value in wanted.items() if has.get(name, value) != value)
 
-    least = cost()
+    least = unmet() + unusual
     if not rings or least >= enough:
         return least
     try:
@@ -95,5 +96,6 @@ def lacking(
     has |= {f"{word}_rings": sizes.count(size) for size, word in RING_SIZES.items()}
     if not plain:
         aromatic = aromatic_pairs(mol)
-        has["aromatic_atoms"], kinds, plain = int(aromatic.any(0).sum()), np.where(aromatic, AROMATIC, orders), True
-    return cost()
+        has["aromatic_atoms"] = int(aromatic.any(0).sum())
+        unusual = usual.cost(surroundings(classes, np.where(aromatic, AROMATIC, orders)))
+    return unmet() + unusual
