@@ -97,7 +97,8 @@ class Molecules:
     {"gap": 6.5, "logp": "1:2"}, the more strongly the larger `guidance` (which doubles the evaluations of a jump); a
     range that RDKit can check is kept to, with `check` also one that takes GFN2-xTB, and a value is come near to: what
     comes out is the nearest of CANDIDATES samples. `scaffold`, an SDF file, or
-    `linker`, several, are atoms that come out where they are. `novel_to` are SMILES to stay away from.
+    `linker`, several, are atoms that come out where they are. `novel_to` are SMILES to stay away from:
+    a new graph nearly as likely is taken where there is one, and what is still known is left out (raw: not).
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Molecules:
             counts,
             element_mask(model.domain.vocabulary, elements),
             given_atoms(model, scaffold, linker),
+            known_smiles(novel_to or ()),
         )
         if self.wish.given is not None:
             self.histogram = sizes_beside(self.histogram, self.wish.given)
@@ -149,7 +151,6 @@ class Molecules:
         self.batch_size = 64 if batch_size is None else batch_size
         if self.batch_size < 1:
             raise UserError(f"batch size {batch_size}: expected at least 1")
-        self.avoid = known_smiles(novel_to) if novel_to is not None else None
         self.counts = Counts()
 
     def take(self, n: int, progress: Advance = lambda n: None) -> Iterator[Chem.Mol]:
@@ -181,7 +182,7 @@ class Molecules:
             size = min(self.batch_size, self.candidates * (n - counts.written), limit - counts.drawn)
             for index, sample in self.samples(counts.drawn, size):
                 counts.drawn += 1
-                reason, key = usable(sample, seen, self.avoid)
+                reason, key = usable(sample, seen, self.wish.known)
                 if not reason and sample is not None:
                     reason = self.unasked(sample)
                 if reason or sample is None:
@@ -255,7 +256,7 @@ class Molecules:
         mol.SetProp("selection", "raw" if self.raw else "usable")
 
 
-def usable(sample: Sample | None, seen: Collection[str], avoid: Collection[str] | None) -> tuple[str, str]:
+def usable(sample: Sample | None, seen: Collection[str], known: Collection[str]) -> tuple[str, str]:
     """Why a sample is left out, or "" with its SMILES: sanitised, one fragment, no radical, no duplicate."""
     if sample is None or not np.isfinite(sample.mol.GetConformer().GetPositions()).all():
         return "not finite", ""
@@ -270,7 +271,7 @@ def usable(sample: Sample | None, seen: Collection[str], avoid: Collection[str] 
         return "no SMILES", ""
     if key in seen:
         return "duplicate", key
-    if avoid is not None and key in avoid:
+    if key in known:
         return "known", key
     return "", key
 

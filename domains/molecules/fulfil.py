@@ -2,13 +2,15 @@
 
 The network is told rings, aromatic atoms and the like of the whole, and gives every atom and pair its own probabilities; the
 likeliest consistent graph of these may be one hydrogen off an aromatic ring, or have an atom bonded as none in the training
-data is. A number of the sketch that a graph does not have counts as so many nats, and so does such an atom.
+data is. A number of the sketch that a graph does not have counts as so many nats, and so does such an atom, and being in the
+user's library where new molecules are asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from rdkit import Chem
@@ -17,6 +19,7 @@ from rdkit.rdBase import BlockLogs
 from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, decode_weighed
 from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
+from sciconsist.domains.molecules.metrics.validity import canonical_smiles
 from sciconsist.domains.molecules.properties import RING_SIZES
 from sciconsist.domains.molecules.surroundings import Surroundings, surroundings
 from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
@@ -28,45 +31,60 @@ RINGS = {"rings": 6.0}
 ALL = {
     **RINGS, "aromatic_atoms": 8.0, "triple_bonds": 4.0, **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
 }  # fmt: skip
-ANY = Surroundings()
 PERCEPTION = (
     Chem.SanitizeFlags.SANITIZE_PROPERTIES
     | Chem.SanitizeFlags.SANITIZE_SYMMRINGS
     | Chem.SanitizeFlags.SANITIZE_SETAROMATICITY
 )
 SLACK, MOST, NODES = 12.0, 60, 1500  # nats, graphs and nodes of the search that are looked at
+KNOWN = 20.0  # nats that being known costs, where new molecules are asked for; the search then looks farther
+FARTHER = {"slack": 16.0, "most": 120, "max_pops": 3000}
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What a graph is chosen for that is nearly as likely as another: more of the numbers told, each `worth` so many nats,
+    fewer atoms bonded in another way than `usual`, none of the `known` SMILES (`canonical_smiles`)."""
+
+    worth: Mapping[str, float] = field(default_factory=lambda: ALL)
+    usual: Surroundings = field(default_factory=Surroundings)
+    known: Collection[str] = frozenset()
 
 
 def decode_told(
     told: Told, exact: bool, atoms: np.ndarray, bonds: np.ndarray, vocabulary: Vocabulary,
-    allowed: np.ndarray | None, charge: int | None, worth: Mapping[str, float] = ALL,
-    usual: Surroundings = ANY,
+    allowed: np.ndarray | None, charge: int | None, preference: Preference,
 ) -> DecodedGraph:  # fmt: skip
-    """The likeliest graph, or one nearly as likely that has more of what the network was told, each number `worth` so much,
-    and fewer atoms that are bonded in another way than `usual`.
+    """The likeliest graph, or one nearly as likely that is preferred.
 
-    `exact`: with the hydrogens and rings told at any cost, where there is such a graph.
+    `exact`: with the hydrogens and rings told at any cost, where there is such a graph; nothing else is preferred.
     """
     if exact and "H_atoms" in told.values:
         edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
         graph = decode_graph(atoms, bonds, vocabulary, allowed, charge, round(told.values["H_atoms"]), edges)
         return graph if graph.consistent else decode_graph(atoms, bonds, vocabulary, allowed, charge)
-    wanted = {name: told.values[name] for name in worth if name in told.values}
+    wanted = {name: told.values[name] for name in preference.worth if name in told.values}
+    known = preference.known
 
     def penalty(classes: np.ndarray, orders: np.ndarray, enough: float) -> float:
-        return lacking(classes, orders, wanted, worth, usual, vocabulary, enough)
+        nats = lacking(classes, orders, wanted, preference, vocabulary, enough)
+        if known and nats < enough and canonical_smiles(bonded(classes, orders, vocabulary)) in known:
+            nats += KNOWN
+        return nats
 
-    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, penalty, SLACK, MOST, NODES)
+    search = FARTHER if known else {"slack": SLACK, "most": MOST, "max_pops": NODES}
+    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, penalty, **search)
 
 
 def lacking(
-    classes: np.ndarray, orders: np.ndarray, wanted: Mapping[str, float], worth: Mapping[str, float], usual: Surroundings,
+    classes: np.ndarray, orders: np.ndarray, wanted: Mapping[str, float], preference: Preference,
     vocabulary: Vocabulary, enough: float = math.inf,
 ) -> float:  # fmt: skip
     """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its unusual atoms.
 
     The graph is classes `[N]` and orders `[N, N]`. Where what is seen without RDKit makes `enough`, no more is looked at.
     """
+    worth, usual = preference.worth, preference.usual
     if not wanted and not usual.kinds:
         return 0.0
     single, double, triple = (int(np.count_nonzero(orders == order)) // 2 for order in (1, 2, 3))

@@ -22,7 +22,7 @@ from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.decode import CHARGE, DecodedGraph, kekule_choices
 from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
-from sciconsist.domains.molecules.fulfil import ALL, RINGS, decode_told
+from sciconsist.domains.molecules.fulfil import ALL, RINGS, Preference, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
 from sciconsist.domains.molecules.vocabulary import AROMATIC
@@ -249,6 +249,7 @@ def _batch(
     bonds = kekule_choices(torch.log_softmax(raw["bonds"].double(), -1).numpy())
     positions = (state["positions"] * condition["length_scale"][:, None, None]).double().numpy()
     worth = ALL if domain.config.bond_classes > AROMATIC else RINGS
+    preference = Preference(worth, domain.config.surroundings, wish.known)
     decoded, heavy = [], []
     for k, n in enumerate(sizes):
         own, pairs = atoms[k, :n], bonds[k, :n, :n]
@@ -258,8 +259,7 @@ def _batch(
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
         charge = CHARGE if given is None else given.charge
-        asked_for = (told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge, worth)
-        graph = decode_told(*asked_for, domain.config.surroundings)
+        graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge, preference)
         decoded.append(graph)
         heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
     fixed = 0 if given is None else len(given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from sciconsist.random import stream
 @dataclass(frozen=True)
 class Wish:
     """What samples shall be: properties told to the network, how strongly, atoms of each element, classes allowed `[K]`,
-    atoms given.
+    atoms given, SMILES to stay away from (`canonical_smiles`).
 
     `properties` are from low to high; a sample is told a value of the training data between them. What is not asked is
     drawn as a sketch, where the model has sketches.
@@ -29,6 +29,7 @@ class Wish:
     formula: Mapping[str, int] = field(default_factory=dict)
     allowed: np.ndarray | None = None
     given: Given | None = None
+    known: Collection[str] = frozenset()
 
 
 NOTHING = Wish()

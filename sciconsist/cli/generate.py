@@ -49,7 +49,10 @@ def molecules(
         str | None, typer.Option("--linker", help="SDF files, a.sdf,b.sdf: fragments to join where they are.")
     ] = None,
     novel_to: Annotated[
-        Path | None, typer.Option("--novel-to", help="SMILES (.smi or .csv, .gz too) that must not come out.")
+        Path | None,
+        typer.Option(
+            "--novel-to", help="SMILES (.smi or .csv, .gz too) to stay away from: none comes out (--raw: some may)."
+        ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="The samples as they come, nothing dropped: for scoring.")] = False,
     model: Model = None,
@@ -72,12 +75,10 @@ def molecules(
       sciconsist generate molecules -n 50 --steps 12 --property gap=5:7 --check -o gap.sdf
       sciconsist generate molecules -n 20 --steps 16 --scaffold core.sdf -o grown.sdf
     """
-    from sciconsist.errors import PartlyDone, UserError
+    from sciconsist.errors import PartlyDone
     from sciconsist.files import check_output
 
     path = check_output(output, suffixes=(".sdf",)) if not _is_device(output) else output
-    if raw and novel_to is not None:
-        raise UserError("--raw keeps every sample and --novel-to drops some; give one of them")
     from sciconsist.workflows.generate import Molecules
     from sciconsist.workflows.models import load_for
     from sciconsist.workflows.molecule_output import write_stream

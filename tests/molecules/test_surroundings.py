@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from sciconsist.domains.molecules.fulfil import decode_told
+from sciconsist.domains.molecules.fulfil import Preference, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
 from sciconsist.domains.molecules.surroundings import Surroundings, bond_kinds, learn, surroundings
 from sciconsist.domains.molecules.vocabulary import Vocabulary
@@ -56,8 +56,9 @@ def test_the_surprise_is_the_chance_of_a_kind_not_seen_before(data: tuple) -> No
     assert learn([]).cost(["anything"]) == Surroundings().cost(["anything"]) == 0.0
 
 
-def test_a_graph_nearly_as_likely_gives_way_to_one_of_known_surroundings(data: tuple) -> None:
-    """A chain C-C-O or C-O-C: the first is in the table, the other never, and a little likelier."""
+@pytest.fixture
+def chain(data: tuple) -> dict:
+    """Three atoms that are ethanol, or dimethyl ether, which is a little likelier; `decode_told`'s arguments."""
     _, vocabulary = data
     names = [(c.symbol, c.hydrogens) for c in vocabulary.classes]
     methyl, methylene, hydroxyl = (names.index(k) for k in (("C", 3), ("C", 2), ("O", 1)))
@@ -71,13 +72,29 @@ def test_a_graph_nearly_as_likely_gives_way_to_one_of_known_surroundings(data: t
     for i, j in ((0, 1), (1, 2)):
         for a, b in ((i, j), (j, i)):
             bonds[a, b] = [-30.0, 0.0, -30.0, -30.0]
-    told, usual = Told(3, {}), learn([data[0][0]])  # of ethanol alone
-    free = decode_told(told, False, atoms, bonds, vocabulary, None, 0)
-    assert free.classes.tolist() == [methyl, ether, methyl] and free.gap == 0
+    ends = {"ether": [methyl, ether, methyl], "alcohol": [methyl, methylene, hydroxyl]}
+    arguments = (Told(3, {}), False, atoms, bonds, vocabulary, None, 0)
+    return {"arguments": arguments, "gap": 2 * np.log(0.55 / 0.45), **ends}
+
+
+def test_a_graph_nearly_as_likely_gives_way_to_one_of_known_surroundings(data: tuple, chain: dict) -> None:
+    usual = learn([data[0][0]])  # of ethanol alone
+    free = decode_told(*chain["arguments"], Preference())
+    assert free.classes.tolist() == chain["ether"] and free.gap == 0
     patient = Surroundings(kinds=usual.kinds, surprise=1.0)
-    chosen = decode_told(told, False, atoms, bonds, vocabulary, None, 0, usual=patient)
-    assert chosen.classes.tolist() == [methyl, methylene, hydroxyl]
-    assert chosen.gap == pytest.approx(2 * np.log(0.55 / 0.45))
+    chosen = decode_told(*chain["arguments"], Preference(usual=patient))
+    assert chosen.classes.tolist() == chain["alcohol"]
+    assert chosen.gap == pytest.approx(chain["gap"])
     hasty = Surroundings(kinds=usual.kinds, surprise=0.1)  # cheaper than what it would take
-    kept = decode_told(told, False, atoms, bonds, vocabulary, None, 0, usual=hasty)
-    assert kept.classes.tolist() == free.classes.tolist()
+    kept = decode_told(*chain["arguments"], Preference(usual=hasty))
+    assert kept.classes.tolist() == chain["ether"]
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [({"COC", "COO", "CCC"}, "alcohol"), ({"CCO"}, "ether"), ({"COC", "COO", "CCC", "CCO"}, "ether"), (set(), "ether")],
+)
+def test_a_known_molecule_gives_way_to_a_new_one_where_there_is_one(chain: dict, known: set[str], found: str) -> None:
+    chosen = decode_told(*chain["arguments"], Preference(known=known))
+    assert chosen.classes.tolist() == chain[found]
+    assert chosen.gap == pytest.approx(chain["gap"] if found == "alcohol" else 0.0)
