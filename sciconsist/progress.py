@@ -44,7 +44,7 @@ class Progress:
 
     def update(self, step: int, seconds: float, row: Mapping[str, Any]) -> None:
         if self.bar is not None:
-            text = f"{self.label}  step {step}  loss {row['loss']:.4g}"
+            text = f"{self.label}  step {step}" + (f"  loss {row['loss']:.4g}" if "loss" in row else "")
             self.bar.update(self.task, completed=step if self.steps else seconds, description=text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,21 @@ from rdkit import Chem
 from torch import Tensor
 
 from sciconsist import __version__
-from sciconsist.domains.molecules import surroundings
+from sciconsist.checkpoint import read_checkpoint, save_model
+from sciconsist.domains.molecules import kinds
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
 from sciconsist.domains.molecules.distance_network import DistanceNetwork, fit
 from sciconsist.domains.molecules.distances import nearest
 from sciconsist.domains.molecules.graphs import close_shells
+from sciconsist.domains.molecules.leanings import STEPS, lean
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
 from sciconsist.domains.molecules.sketch import ELEMENTS, sketch
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
+from sciconsist.parallel import join
+from sciconsist.progress import Progress
 from sciconsist.random import fresh_weights
 from sciconsist.recipes import RECIPES, Recipe
 from sciconsist.run_state import load_state
@@ -47,6 +52,7 @@ DISTILL: dict[str, Recipe] = {
 
 ENOUGH = 30_000  # molecules to measure distances of
 FEW, FEW_TO_CHANGE = 20, 1000  # molecules that say nothing of distances, or too little to change a model's
+SAMPLES = 4000  # to see what kinds of atoms and rings a model draws
 
 
 class TrainConfig(RunConfig):
@@ -117,7 +123,9 @@ def train(
         remember_sketches(model, ready, config.sketch)
     remember_chemistry(model, ready, out, until)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
-    return run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
+    result = run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
+    weigh_kinds(model, out, result, until)
+    return result
 
 
 def counts_elements(names: Sequence[str]) -> bool:
@@ -142,9 +150,9 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
 
 
 def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, until: Until) -> None:
-    """Let the model keep what surroundings its training data's atoms have, and what distances (of `ENOUGH` molecules,
+    """Let the model keep what kinds of atoms and rings its training data have, and what distances (of `ENOUGH` molecules,
     evenly taken, in at most a fifth of the minutes and as many steps as its training); of few those that it knows stay."""
-    found: dict[str, Any] = {"surroundings": surroundings.learn(data.graphs.graph(k) for k in range(len(data)))}
+    found: dict[str, Any] = {"kinds": kinds.learn(map(data.graphs.graph, range(len(data))), model.domain.vocabulary)}
     if len(data) >= (FEW if model.domain.config.nearest is None else FEW_TO_CHANGE):
         some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
         if load_state(Path(out)) is None:  # a run that goes on has them among its weights
@@ -154,6 +162,26 @@ def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, unti
         found["nearest"] = nearest(some)
     model.domain.config = model.domain.config.model_copy(update=found)
     model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+
+
+def weigh_kinds(model: FlowMap, out: str | Path, result: FitResult, until: Until) -> None:
+    """Let the model keep what kinds of atoms and rings it draws too often, seen on samples (two a step of its training, at
+    most `SAMPLES`); not where it was trained too little or on too little to say, or a fifth of that time is not enough."""
+    samples = min(SAMPLES, 2 * result.steps)
+    if join()[0] > 0 or samples < FEW_TO_CHANGE or model.domain.config.kinds.molecules < FEW_TO_CHANGE:
+        return
+    end = time.monotonic() + result.seconds / 5
+    with Progress(not until.quiet, samples * len(STEPS), None, "weighing kinds of atoms and rings") as bar:
+
+        def goes_on(done: int) -> bool:
+            bar.update(done, 0.0, {})
+            return time.monotonic() < end
+
+        found = lean(model.to("cpu"), samples, until.seed, goes_on)
+    model.domain.config = model.domain.config.model_copy(update={"kinds": found})
+    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+    written = Path(out) / "model.safetensors"
+    save_model(written, model, recipe=read_checkpoint(written).recipe)
 
 
 def with_properties(model: FlowMap, told: Sequence[Known], elements: bool = False) -> FlowMap:
@@ -197,10 +225,12 @@ def distill(
         **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
-    if model.domain.config.nearest is None or not model.domain.config.surroundings.kinds:
+    if model.domain.config.nearest is None or not model.domain.config.kinds.counts:
         remember_chemistry(model, ready, out, until)
     old.to(until.device)
-    return run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
+    result = run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
+    weigh_kinds(model, out, result, until)
+    return result
 
 
 def new_model(mols: Sequence[Chem.Mol], config: TrainConfig, told: Sequence[Known] = ()) -> FlowMap:

@@ -25,10 +25,10 @@ from sciconsist.domains.molecules.distances import Nearest
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
+from sciconsist.domains.molecules.kinds import Kinds
 from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
 from sciconsist.domains.molecules.properties import Known
 from sciconsist.domains.molecules.sketch import Sketches
-from sciconsist.domains.molecules.surroundings import Surroundings
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -53,7 +53,7 @@ class MoleculeConfig(BaseModel):
     size_histogram: dict[int, int] = {}
     properties: list[Known] = []  # what the network may be told; network.conditions is their number
     nearest: Nearest | None = None  # Å between free atoms of the training data; None: no distances were learned
-    surroundings: Surroundings = Surroundings()  # of the training data's atoms, others are decoded less often
+    kinds: Kinds = Kinds()  # of the training data's atoms and rings, others are decoded less often
     sketches: Sketches = Sketches()  # properties that samples are told unless others are asked for
 
     @model_validator(mode="after")

@@ -13,7 +13,7 @@ else is to be weighed (`decode_weighed`). Coordinates play no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -54,36 +54,74 @@ def decode_graph(
     return _decoded(problem, atom_logp, bond_logp, allowed, chosen)
 
 
+Penalty = Callable[[np.ndarray, np.ndarray, float], float]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How far the likely graphs are looked at: up to `slack` nats from the first, `most` of them, `nodes` of the search,
+    with what `haste` (`Ranking`)."""
+
+    slack: float
+    most: int
+    nodes: int
+    haste: float = 1.0
+
+
 def decode_weighed(
     atom_logp: np.ndarray,
     bond_logp: np.ndarray,
     vocabulary: Vocabulary,
     allowed: np.ndarray | None,
     charge: int | None,
-    penalty: Callable[[np.ndarray, np.ndarray, float], float],
-    slack: float,
-    most: int,
-    max_pops: int,
+    penalty: Penalty,
+    search: Search,
 ) -> DecodedGraph:
-    """Of the `most` likeliest consistent graphs that for which `gap` and a penalty are least.
+    """Of the likeliest consistent graphs that for which `gap` and a penalty are least.
 
-    `penalty(classes, orders, enough)` is in nats, not negative; what is more than `enough` need not be known exactly. Graphs
-    are looked at up to `slack` nats from the likeliest (`Ranking`), and `max_pops` nodes of the search; other arguments are
-    `decode_graph`'s.
+    `penalty(classes, orders, enough)` is in nats, not negative; what is more than `enough` need not be known exactly. Other
+    arguments are `decode_graph`'s.
     """
     problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
-    best, least = None, np.inf
-    if problem is not None:
-        ranking = Ranking(problem, WINDOW + slack, MAX_POPS, max_pops, slack)
-        for chosen in islice(ranking, most):
-            gap = sum(problem.gaps[a] for a in chosen)
-            cost = gap + penalty(*problem.apply(chosen), least - gap)
-            if cost < least:
-                best, least = chosen, cost
-                ranking.limit = min(ranking.limit, least)
-            if least <= gap:
-                break
+    found = [] if problem is None else list(_weighed(problem, penalty, search))
+    best = min(found, key=lambda one: one[0])[1] if found else None
     return _decoded(problem, atom_logp, bond_logp, allowed, best)
+
+
+def near_best(
+    atom_logp: np.ndarray,
+    bond_logp: np.ndarray,
+    vocabulary: Vocabulary,
+    allowed: np.ndarray | None,
+    charge: int | None,
+    penalty: Penalty,
+    search: Search,
+    margin: float,
+) -> list[tuple[float, np.ndarray, np.ndarray]]:
+    """Gap and penalty, classes and orders of the graphs that are within `margin` nats of the one `decode_weighed` takes."""
+    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
+    if problem is None:
+        return []
+    found = list(_weighed(problem, penalty, search, margin))
+    least = min((cost for cost, _ in found), default=0.0)
+    return [(cost, *problem.apply(chosen)) for cost, chosen in found if cost <= least + margin]
+
+
+def _weighed(
+    problem: Problem, penalty: Penalty, search: Search, margin: float = 0.0
+) -> Iterator[tuple[float, list[int]]]:
+    """Gap and penalty of graphs, each the best so far or, with a `margin`, within so much of it, and their changes."""
+    least = np.inf
+    ranking = Ranking(problem, WINDOW + search.slack, MAX_POPS, search.nodes, search.slack, search.haste)
+    for chosen in islice(ranking, search.most):
+        gap = sum(problem.gaps[a] for a in chosen)
+        if gap >= least + margin:
+            continue
+        cost = gap + penalty(*problem.apply(chosen), least + margin - gap)
+        if cost < least + margin:
+            yield cost, chosen
+            least = min(least, cost)
+            ranking.limit = min(ranking.limit, least + margin)
 
 
 def _decoded(

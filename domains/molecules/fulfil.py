@@ -13,16 +13,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from rdkit import Chem
-from rdkit.rdBase import BlockLogs
 
-from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, decode_weighed
+from sciconsist.domains.molecules.decode import DecodedGraph, Penalty, Search, decode_graph, decode_weighed
 from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
+from sciconsist.domains.molecules.kinds import Kinds, kinds, perceived, surroundings
 from sciconsist.domains.molecules.metrics.validity import canonical_smiles
 from sciconsist.domains.molecules.properties import RING_SIZES
-from sciconsist.domains.molecules.surroundings import Surroundings, surroundings
-from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
+from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.domains.molecules.wishes import Told
 
 # Nats that a number of the sketch is worth, measured (docs/experiments.md); of bonds without an aromatic class, which
@@ -31,23 +29,18 @@ RINGS = {"rings": 6.0}
 ALL = {
     **RINGS, "aromatic_atoms": 8.0, "triple_bonds": 4.0, **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
 }  # fmt: skip
-PERCEPTION = (
-    Chem.SanitizeFlags.SANITIZE_PROPERTIES
-    | Chem.SanitizeFlags.SANITIZE_SYMMRINGS
-    | Chem.SanitizeFlags.SANITIZE_SETAROMATICITY
-)
-SLACK, MOST, NODES = 12.0, 60, 1500  # nats, graphs and nodes of the search that are looked at
-KNOWN = 20.0  # nats that being known costs, where new molecules are asked for; the search then looks farther
-FARTHER = {"slack": 16.0, "most": 120, "max_pops": 3000}
+NEAR = Search(slack=10.0, most=60, nodes=700, haste=3.0)
+KNOWN = 14.0  # nats that being known costs, where new molecules are asked for; the search then looks farther
+FAR = Search(slack=14.0, most=100, nodes=1500, haste=3.0)
 
 
 @dataclass(frozen=True)
 class Preference:
     """What a graph is chosen for that is nearly as likely as another: more of the numbers told, each `worth` so many nats,
-    fewer atoms bonded in another way than `usual`, none of the `known` SMILES (`canonical_smiles`)."""
+    atoms and rings of `usual` kinds, none of the `known` SMILES (`canonical_smiles`)."""
 
     worth: Mapping[str, float] = field(default_factory=lambda: ALL)
-    usual: Surroundings = field(default_factory=Surroundings)
+    usual: Kinds = field(default_factory=Kinds)
     known: Collection[str] = frozenset()
 
 
@@ -63,6 +56,12 @@ def decode_told(
         edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
         graph = decode_graph(atoms, bonds, vocabulary, allowed, charge, round(told.values["H_atoms"]), edges)
         return graph if graph.consistent else decode_graph(atoms, bonds, vocabulary, allowed, charge)
+    penalty = penalties(told, preference, vocabulary)
+    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, penalty, FAR if preference.known else NEAR)
+
+
+def penalties(told: Told, preference: Preference, vocabulary: Vocabulary) -> Penalty:
+    """What graphs cost a preference beside what they are less likely than another."""
     wanted = {name: told.values[name] for name in preference.worth if name in told.values}
     known = preference.known
 
@@ -72,48 +71,41 @@ def decode_told(
             nats += KNOWN
         return nats
 
-    search = FARTHER if known else {"slack": SLACK, "most": MOST, "max_pops": NODES}
-    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, penalty, **search)
+    return penalty
 
 
 def lacking(
     classes: np.ndarray, orders: np.ndarray, wanted: Mapping[str, float], preference: Preference,
     vocabulary: Vocabulary, enough: float = math.inf,
 ) -> float:  # fmt: skip
-    """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its unusual atoms.
+    """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its atoms and rings.
 
     The graph is classes `[N]` and orders `[N, N]`. Where what is seen without RDKit makes `enough`, no more is looked at.
     """
     worth, usual = preference.worth, preference.usual
-    if not wanted and not usual.kinds:
+    if not wanted and not usual.counts:
         return 0.0
     single, double, triple = (int(np.count_nonzero(orders == order)) // 2 for order in (1, 2, 3))
     rings = single + double + triple - len(classes) + 1
     has = {"rings": rings, "triple_bonds": triple}
     plain = not rings or double < 2  # furan, the smallest aromatic ring, has two double bonds
-    unusual = 0.0
+    of_kinds = 0.0
     if plain:
         has["aromatic_atoms"] = 0
-        unusual = usual.cost(surroundings(classes, orders))
+        of_kinds = usual.cost(surroundings(classes, orders))
     if not rings:
         has |= dict.fromkeys((f"{word}_rings" for word in RING_SIZES.values()), 0)
 
     def unmet() -> float:
         return sum(worth[name] for name, value in wanted.items() if has.get(name, value) != value)
 
-    least = unmet() + unusual
+    least = unmet() + of_kinds
     if not rings or least >= enough:
         return least
-    try:
-        with BlockLogs():
-            mol = bonded(classes, orders, vocabulary)
-            Chem.SanitizeMol(mol, PERCEPTION)
-    except Chem.MolSanitizeException:
-        return usual.surprise + sum(worth[name] for name in wanted)
+    if (mol := perceived(classes, orders, vocabulary)) is None:
+        return sum(usual.surprise.values()) + sum(worth[name] for name in wanted)
     sizes = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
     has |= {f"{word}_rings": sizes.count(size) for size, word in RING_SIZES.items()}
     if not plain:
-        aromatic = aromatic_pairs(mol)
-        has["aromatic_atoms"] = int(aromatic.any(0).sum())
-        unusual = usual.cost(surroundings(classes, np.where(aromatic, AROMATIC, orders)))
-    return unmet() + unusual
+        has["aromatic_atoms"] = int(aromatic_pairs(mol).any(0).sum())
+    return unmet() + usual.cost(kinds(classes, orders, mol))

@@ -238,6 +238,54 @@ def _batch(
     model: FlowMap, indices: list[int], told: list[Told], plan: Plan, seed: int, wish: Wish
 ) -> Iterator[Sample]:  # fmt: skip
     domain: MoleculeDomain = model.domain
+    given, sizes, preference = wish.given, [one.size for one in told], preferred(domain, wish)
+    charge = CHARGE if given is None else given.charge
+    decoded, heavy = [], []
+    for one in predict(model, indices, told, plan, seed, wish):
+        graph = decode_told(
+            one.told, bool(wish.formula), one.atoms, one.bonds, domain.vocabulary, one.allowed, charge, preference
+        )
+        decoded.append(graph)
+        heavy.append(HeavyGraph(graph.classes, graph.orders, one.positions, aromatic(graph, domain.vocabulary)))
+    fixed = 0 if given is None else len(given)
+    learned = cast(DistanceNetwork, model.distances)
+    settled = partial(settle, restraints(heavy, learned, domain.config.nearest), fixed=fixed)
+    placed = [g.positions for g in heavy if g.positions is not None]
+    if plan.refine:
+        first = settled(placed, trust=plan.jump_trust)
+        again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
+        start = [replace(g, positions=x) for g, x in zip(heavy, first)]
+        placed = place_atoms(model, start, again, plan.refine_times(), told_tensor(domain, told), given)
+    placed = settled(placed, trust=plan.trust)
+    for k, graph in enumerate(decoded):
+        mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
+        asked = {name: told[k].values[name] for name in wish.properties}
+        sample = Sample(indices[k], mol, graph, sizes[k], asked)
+        if given is not None:
+            sample.wrong = given.finish(mol) if given.kept(graph) and not mol.HasProp(FAILED) else "given atoms changed"
+        yield sample
+
+
+@dataclass
+class Predicted:
+    """What the network says of one molecule of N heavy atoms, told something, once its jumps are done.
+
+    Log-probabilities `atoms` `[N, K]` and `bonds` `[N, N, 4]` (`kekule_choices`), classes `allowed` `[N, K]` (None: all),
+    `positions` `[N, 3]` in Å.
+    """
+
+    told: Told
+    atoms: np.ndarray
+    bonds: np.ndarray
+    allowed: np.ndarray | None
+    positions: np.ndarray
+
+
+def predict(
+    model: FlowMap, indices: list[int], told: list[Told], plan: Plan, seed: int, wish: Wish = NOTHING
+) -> list[Predicted]:  # fmt: skip
+    """The jumps of samples, before their graphs are decoded."""
+    domain: MoleculeDomain = model.domain
     given, sizes = wish.given, [one.size for one in told]
     node = torch.arange(max(sizes))[None] < torch.tensor(sizes)[:, None]
     values, elements = told_tensor(domain, told), told_elements(domain, told, node)
@@ -248,9 +296,7 @@ def _batch(
     atoms = torch.log_softmax(raw["atoms"].double(), -1).numpy()
     bonds = kekule_choices(torch.log_softmax(raw["bonds"].double(), -1).numpy())
     positions = (state["positions"] * condition["length_scale"][:, None, None]).double().numpy()
-    worth = ALL if domain.config.bond_classes > AROMATIC else RINGS
-    preference = Preference(worth, domain.config.surroundings, wish.known)
-    decoded, heavy = [], []
+    found = []
     for k, n in enumerate(sizes):
         own, pairs = atoms[k, :n], bonds[k, :n, :n]
         permitted = None if wish.allowed is None else np.broadcast_to(wish.allowed, own.shape)
@@ -258,24 +304,10 @@ def _batch(
             permitted = elements[k, :n].numpy() & (True if permitted is None else permitted)
         if given is not None:
             permitted, pairs = given.constrain(own, pairs, permitted)
-        charge = CHARGE if given is None else given.charge
-        graph = decode_told(told[k], bool(wish.formula), own, pairs, domain.vocabulary, permitted, charge, preference)
-        decoded.append(graph)
-        heavy.append(HeavyGraph(graph.classes, graph.orders, positions[k, :n], aromatic(graph, domain.vocabulary)))
-    fixed = 0 if given is None else len(given)
-    learned = cast(DistanceNetwork, model.distances)
-    settled = partial(settle, restraints(heavy, learned, domain.config.nearest), fixed=fixed)
-    placed = [g.positions for g in heavy if g.positions is not None]
-    if plan.refine:
-        first = settled(placed, trust=plan.jump_trust)
-        again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
-        start = [replace(g, positions=x) for g, x in zip(heavy, first)]
-        placed = place_atoms(model, start, again, plan.refine_times(), values, given)
-    placed = settled(placed, trust=plan.trust)
-    for k, graph in enumerate(decoded):
-        mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
-        asked = {name: told[k].values[name] for name in wish.properties}
-        sample = Sample(indices[k], mol, graph, sizes[k], asked)
-        if given is not None:
-            sample.wrong = given.finish(mol) if given.kept(graph) and not mol.HasProp(FAILED) else "given atoms changed"
-        yield sample
+        found.append(Predicted(told[k], own, pairs, permitted, positions[k, :n]))
+    return found
+
+
+def preferred(domain: MoleculeDomain, wish: Wish = NOTHING) -> Preference:
+    """What the graphs of a model's samples are chosen for."""
+    return Preference(ALL if domain.config.bond_classes > AROMATIC else RINGS, domain.config.kinds, wish.known)

@@ -22,14 +22,23 @@ Move = tuple[int, int, int, int, int, int, float, tuple[int, ...] | None, int]
 
 
 class Ranking:
-    """Iterates over sets of changes that make a solution, each a list of numbers of alternatives.
+    """Iterates over sets of changes that make a solution, each a list of numbers of alternatives, cheapest first.
 
     It ends where the next costs more than `limit`, which whoever iterates may lower, or `slack` more than the first unless
-    that is the argmax itself; after `most` nodes; after `before_first` if none was found in so many.
+    that is the argmax itself; after `most` nodes; after `before_first` if none was found in so many. With `haste` over 1
+    the bound of what a node still costs counts so many times: solutions come sooner, and some cheap ones late or not at all.
     """
 
-    def __init__(self, problem: Problem, limit: float, before_first: int, most: int = 0, slack: float = 0.0) -> None:
-        self.problem, self.limit, self.slack = problem, limit, slack
+    def __init__(
+        self,
+        problem: Problem,
+        limit: float,
+        before_first: int,
+        most: int = 0,
+        slack: float = 0.0,
+        haste: float = 1.0,
+    ) -> None:
+        self.problem, self.limit, self.slack, self.haste = problem, limit, slack, haste
         self.before_first, self.most = before_first, most
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -49,14 +58,14 @@ class Ranking:
         balanced = sum(SPAN << place for place in places)
         start = balanced + sum(r << place for r, place in zip(problem.imbalance.tolist(), places))
         rest = sum(bound[i][SPAN + r] for i, r in enumerate(problem.imbalance.tolist()))
-        heap: list[tuple] = [(rest, 0, 0.0, rest, start, problem.excess, 0, ())]
-        count, nodes, found = 0, 0, False
+        heap: list[tuple] = [(self.haste * rest, 0, 0.0, rest, start, problem.excess, 0, ())]
+        count, nodes, found, times = 0, 0, False, 1.0  # how many times the bound counts in what is cut off
         while heap and nodes < (self.most if found else self.before_first):
-            nodes += 1
-            total, _, cost, rest, packed, excess, banned, chosen = heappop(heap)
+            _, _, cost, rest, packed, excess, banned, chosen = heappop(heap)
             limit = self.limit
-            if total > limit:
-                return
+            if cost + times * rest > limit:
+                continue
+            nodes += 1
             candidates = None
             worst = 0.0
             imbalance = [packed >> place & MASK for place in places]
@@ -72,7 +81,7 @@ class Ranking:
                 if len(piece) < problem.n:
                     candidates = [m for m in joining if (m[2] in piece) != (m[3] in piece)]
             if candidates is None:
-                found = True
+                found, times = True, self.haste
                 if chosen:
                     yield list(chosen)
                 limit = self.limit  # whoever iterates may have lowered it
@@ -86,7 +95,7 @@ class Ranking:
                 new_rest = rest - now[i] + bound[i][imbalance[i] + shift]
                 if j >= 0:
                     new_rest += bound[j][imbalance[j] + shift] - now[j]
-                if new_cost + new_rest <= limit:
+                if new_cost + times * new_rest <= limit:
                     new = packed + shifts
                     count += 1
                     new_excess = excess if totals is None else tuple([e + s for e, s in zip(excess, totals)])
@@ -96,7 +105,7 @@ class Ranking:
                     heappush(
                         heap,
                         (
-                            new_cost + new_rest,
+                            new_cost + self.haste * new_rest,
                             count,
                             new_cost,
                             new_rest,

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from rdkit import Chem
 
 from sciconsist.domains.molecules import decode
-from sciconsist.domains.molecules.decode import DecodedGraph, decode_graph, decode_weighed, is_connected
+from sciconsist.domains.molecules.decode import (
+    DecodedGraph,
+    Search,
+    decode_graph,
+    decode_weighed,
+    is_connected,
+    near_best,
+)
 from sciconsist.domains.molecules.integer_programme import integer_programme
 from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.vocabulary import AtomClass, Vocabulary, atom_classes
@@ -92,7 +99,7 @@ def test_likely_graphs_are_all_weighed_in_order(seed: int) -> None:
         return slack
 
     values: list[float] = []
-    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, slack, 10**6, 100_000)
+    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, Search(slack, 10**6, 100_000))
     assert graph.log_likelihood == pytest.approx(decode_graph(atom, bond, SMALL).log_likelihood)
     assert len(set(seen)) == len(seen) and values == sorted(values, reverse=True)
     everything = sorted((value for value, _ in all_graphs(atom, bond, SMALL)), reverse=True)
@@ -110,7 +117,7 @@ def test_the_least_of_cost_and_penalty_is_that_of_brute_force(seed: int, n: int,
     def penalty(classes: np.ndarray, orders: np.ndarray, enough: float = np.inf) -> float:
         return nats * abs(int(own[classes].sum()) - hydrogens)
 
-    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, 100.0, 10**6, 10**6)
+    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, Search(100.0, 10**6, 10**6))
     best = max(
         (value - penalty(np.array(classes), bond) for value, classes in all_graphs(atom, bond, SMALL)), default=None
     )
@@ -118,6 +125,32 @@ def test_the_least_of_cost_and_penalty_is_that_of_brute_force(seed: int, n: int,
     if best is not None:
         assert is_consistent(graph, SMALL)
         assert graph.log_likelihood - penalty(graph.classes, graph.orders) == pytest.approx(best)
+
+
+@given(seed=st.integers(0, 10**6), nats=st.floats(0.0, 6.0), margin=st.floats(0.1, 5.0), haste=st.floats(1.0, 4.0))
+@settings(max_examples=40, deadline=None)
+def test_near_the_best_are_all_so_near_and_a_hasty_search_finds_some(
+    seed: int, nats: float, margin: float, haste: float
+) -> None:
+    atom, bond = random_input(np.random.default_rng(seed), 3, len(SMALL))
+    own = np.array([c.hydrogens for c in SMALL.classes])
+
+    def penalty(classes: np.ndarray, orders: np.ndarray, enough: float = np.inf) -> float:
+        return nats * abs(int(own[np.asarray(classes)].sum()) - 3)
+
+    def costs(haste: float) -> list[float]:
+        search = Search(100.0, 10**6, 10**6, haste)
+        found = near_best(atom, bond, SMALL, None, 0, penalty, search, margin)
+        return sorted(cost for cost, _, _ in found)
+
+    graphs = all_graphs(atom, bond, SMALL)
+    whole = sorted(penalty(np.array(classes), bond) - value for value, classes in graphs)
+    near = [cost - whole[0] for cost in whole if cost < whole[0] + margin - 1e-9]
+    found = costs(1.0)
+    assert [cost - found[0] for cost in found][: len(near)] == pytest.approx(near, abs=1e-9)
+    assert len(found) <= len(near) + 1  # one may lie on the margin
+    hasty = costs(haste)
+    assert hasty and hasty[0] >= found[0] - 1e-9
 
 
 def all_graphs(atom: np.ndarray, bond: np.ndarray, vocabulary: Vocabulary) -> list[tuple[float, tuple[int, ...]]]:

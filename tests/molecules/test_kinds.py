@@ -1,4 +1,4 @@
-"""Surroundings of atoms: what is learned of them, and graphs chosen by it."""
+"""Kinds of atoms and rings: what is learned of them, and graphs chosen by it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rdkit import Chem
 
 from sciconsist.domains.molecules.fulfil import Preference, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
-from sciconsist.domains.molecules.surroundings import Surroundings, bond_kinds, learn, surroundings
+from sciconsist.domains.molecules.kinds import Kinds, kinds, learn, perceived, ring_kind
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.domains.molecules.wishes import Told
 
@@ -27,33 +29,64 @@ def data() -> tuple[list[HeavyGraph], Vocabulary]:
     return [heavy_graph(mol, vocabulary) for mol in bare], vocabulary
 
 
+def kinds_of(graph: HeavyGraph, vocabulary: Vocabulary) -> list[str]:
+    mol = perceived(graph.classes, graph.orders, vocabulary)
+    assert mol is not None
+    return kinds(graph.classes, graph.orders, mol)
+
+
 def test_the_order_of_atoms_does_not_matter_and_either_kekule_form_is_the_same(data: tuple) -> None:
-    graphs, _ = data
+    graphs, vocabulary = data
     rng = np.random.default_rng(0)
     for graph in graphs:
-        kinds = surroundings(graph.classes, bond_kinds(graph))
+        own = kinds_of(graph, vocabulary)
         p = rng.permutation(len(graph))
-        moved = surroundings(graph.classes[p], bond_kinds(graph)[np.ix_(p, p)])
-        assert moved == [kinds[k] for k in p]
+        moved = kinds_of(HeavyGraph(graph.classes[p], graph.orders[np.ix_(p, p)]), vocabulary)
+        assert sorted(moved) == sorted(own) and moved[: len(graph)] == [own[k] for k in p]
     toluene = graphs[3]
     other = toluene.orders.copy()
     ring = toluene.aromatic
     assert ring is not None
     other[ring] = 3 - other[ring]  # singles and doubles change places
-    again = HeavyGraph(toluene.classes, other, None, ring)
-    assert surroundings(again.classes, bond_kinds(again)) == surroundings(toluene.classes, bond_kinds(toluene))
+    again = HeavyGraph(toluene.classes, other)
+    assert kinds_of(again, vocabulary) == kinds_of(toluene, vocabulary)
+
+
+def test_rings_and_their_atoms_are_named_by_what_they_are(data: tuple) -> None:
+    graphs, vocabulary = data
+    ethanol = [kind for kind in kinds_of(graphs[0], vocabulary) if not kind.startswith("bonds ")]
+    assert ethanol == ["place C1:", "place C11:", "place O1:"]
+    cyclopropane = kinds_of(graphs[4], vocabulary)
+    assert cyclopropane.count("ring C1C1C1") == 1
+    assert cyclopropane.count("place C11:3") == 2 and cyclopropane.count("place C111:3") == 1
+
+
+@given(st.lists(st.tuples(st.sampled_from("CNO"), st.sampled_from([1, 2, 4])), min_size=3, max_size=8), st.data())
+def test_a_ring_reads_the_same_from_anywhere_and_either_way(ring: list[tuple[str, int]], data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(ring) - 1))
+    turned = ring[start:] + ring[:start]
+    symbols, bonds = zip(*turned)
+    assert ring_kind(symbols, bonds) == ring_kind(*zip(*ring))
+    back = (symbols[0], *symbols[:0:-1])  # bonds lie between a symbol and the next: the last one comes first
+    assert ring_kind(back, bonds[::-1]) == ring_kind(symbols, bonds)
 
 
 def test_the_surprise_is_the_chance_of_a_kind_not_seen_before(data: tuple) -> None:
-    graphs, _ = data
-    found = learn(graphs)
-    every = [kind for g in graphs for kind in surroundings(g.classes, bond_kinds(g))]
-    alone = sum(every.count(kind) == 1 for kind in set(every))
-    assert found.kinds == sorted(set(every)) and 0 < alone < len(every)
-    assert found.surprise == pytest.approx(-math.log(alone / len(every)), abs=1e-3)
+    graphs, vocabulary = data
+    found = learn(graphs, vocabulary)
+    every = [kind for g in graphs for kind in kinds_of(g, vocabulary)]
+    assert found.molecules == len(graphs) and sum(found.counts.values()) == len(every)
+    for family in ("bonds", "place", "ring"):
+        own = [kind for kind in every if kind.startswith(family + " ")]
+        alone = sum(own.count(kind) == 1 for kind in own)
+        assert found.surprise[family] == pytest.approx(math.log(len(own) / alone), abs=1e-3)
     assert found.cost(every) == 0.0
-    assert found.cost([*every, "0:1.1,1.1", "never"]) == pytest.approx(2 * found.surprise)
-    assert learn([]).cost(["anything"]) == Surroundings().cost(["anything"]) == 0.0
+    assert found.cost([*every, "bonds 0:1.11,1.1", "ring none"]) == pytest.approx(
+        found.surprise["bonds"] + found.surprise["ring"]
+    )
+    priced = found.model_copy(update={"costs": {every[0]: 1.5}})
+    assert priced.cost(every) == pytest.approx(1.5 * every.count(every[0]))
+    assert learn([], vocabulary).cost(["bonds 1:"]) == Kinds().cost(["bonds 1:"]) == 0.0
 
 
 @pytest.fixture
@@ -78,14 +111,14 @@ def chain(data: tuple) -> dict:
 
 
 def test_a_graph_nearly_as_likely_gives_way_to_one_of_known_surroundings(data: tuple, chain: dict) -> None:
-    usual = learn([data[0][0]])  # of ethanol alone
+    usual = learn([data[0][0]], data[1])  # of ethanol alone
     free = decode_told(*chain["arguments"], Preference())
     assert free.classes.tolist() == chain["ether"] and free.gap == 0
-    patient = Surroundings(kinds=usual.kinds, surprise=1.0)
+    patient = usual.model_copy(update={"surprise": {"bonds": 1.0}})
     chosen = decode_told(*chain["arguments"], Preference(usual=patient))
     assert chosen.classes.tolist() == chain["alcohol"]
     assert chosen.gap == pytest.approx(chain["gap"])
-    hasty = Surroundings(kinds=usual.kinds, surprise=0.1)  # cheaper than what it would take
+    hasty = usual.model_copy(update={"surprise": {"bonds": 0.1}})  # cheaper than what it would take
     kept = decode_told(*chain["arguments"], Preference(usual=hasty))
     assert kept.classes.tolist() == chain["ether"]
 

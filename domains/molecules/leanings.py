@@ -1,0 +1,83 @@
+"""What the network draws too often, and what that has to cost.
+
+The kinds of atoms and rings (`kinds`) of a model's samples are not spread as those of its training data: seven-membered rings
+come twice as often. From the graphs that are nearly as likely as the one decoded, for some thousand samples, costs of kinds
+are found with which the decoded ones are spread as the data: a kind's cost rises by part of the logarithm of how much too
+often it is drawn, round by round (iterative scaling, Deming & Stephan 1940), and stays between 0 and `MOST`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from sciconsist.domains.molecules.adapter import MoleculeDomain
+from sciconsist.domains.molecules.decode import CHARGE, Search, near_best
+from sciconsist.domains.molecules.fulfil import penalties
+from sciconsist.domains.molecules.generate import plan_steps, predict, preferred
+from sciconsist.domains.molecules.kinds import Kinds, kinds, perceived
+from sciconsist.domains.molecules.wishes import NOTHING, draw_told
+from sciconsist.flowmap import FlowMap
+
+SEARCH = Search(slack=16.0, most=120, nodes=3000, haste=3.0)
+MARGIN = 5.0  # nats beyond the graph decoded that others are considered
+MOST = 4.0  # nats a kind may cost
+ROUNDS, PART, FEW = 40, 0.25, 6.0  # FEW: atoms or rings of a kind that its two frequencies are shrunk by
+STEPS = (2, 4)  # evaluations whose samples are looked at
+BATCH = 64
+Likely = list[tuple[float, list[str]]]  # of one sample: nats and kinds of each graph
+
+
+def lean(model: FlowMap, samples: int, seed: int, goes_on: Callable[[int], bool] = lambda done: True) -> Kinds:
+    """The model's table with the costs that so many samples of each of `STEPS` say.
+
+    `goes_on` is told how many are done; where it says no the table is without costs.
+    """
+    domain: MoleculeDomain = model.domain
+    table = domain.config.kinds.model_copy(update={"costs": {}})
+    preference = replace(preferred(domain), usual=table)
+    model.eval()
+    found: list[Likely] = []
+    for steps in STEPS:
+        for begin in range(0, samples, BATCH):
+            indices = list(range(begin, min(begin + BATCH, samples)))
+            told = draw_told(domain, NOTHING, domain.config.size_histogram, indices, seed)
+            for one in predict(model, indices, told, plan_steps(steps), seed):
+                penalty = penalties(one.told, preference, domain.vocabulary)
+                found.append([])
+                for nats, classes, orders in near_best(
+                    one.atoms, one.bonds, domain.vocabulary, one.allowed, CHARGE, penalty, SEARCH, MARGIN
+                ):
+                    if (mol := perceived(classes, orders, domain.vocabulary)) is not None:
+                        found[-1].append((nats, kinds(classes, orders, mol)))
+            if not goes_on(len(found)):
+                return table
+    wanted = {kind: count / table.molecules for kind, count in table.counts.items()}
+    return table.model_copy(update={"costs": costs([one for one in found if one], wanted)})
+
+
+def costs(samples: Sequence[Likely], wanted: Mapping[str, float]) -> dict[str, float]:
+    """Nats of the kinds that samples' decoded graphs have more often than `wanted`, a molecule's number of each."""
+    names = list(wanted)
+    column = {kind: k for k, kind in enumerate(names)}
+    target = np.array([wanted[kind] for kind in names]) * len(samples) + FEW
+    of_sample, nats, graph, kind = [], [], [], []
+    for k, likely in enumerate(samples):
+        for cost, found in likely:
+            own = [column[name] for name in found if name in column]
+            graph += [len(nats)] * len(own)
+            kind += own
+            of_sample.append(k)
+            nats.append(cost)
+    sample, cost, graph, kind = map(np.array, (of_sample, nats, graph, kind))
+    first = np.flatnonzero(np.diff(sample, prepend=-1))  # a sample's graphs lie together
+    worth = np.zeros(len(names))
+    for _ in range(ROUNDS):
+        whole = cost + np.bincount(graph, worth[kind], minlength=len(cost))
+        chosen = whole == np.minimum.reduceat(whole, first)[sample]
+        share = chosen / np.add.reduceat(chosen, first)[sample]
+        drawn = np.bincount(kind, share[graph], minlength=len(names)) + FEW
+        worth = np.clip(worth + PART * np.log(drawn / target), 0.0, MOST)
+    return {name: round(float(value), 2) for name, value in zip(names, worth) if value >= 0.05}
