@@ -60,24 +60,25 @@ def lean(model: FlowMap, samples: int, seed: int, goes_on: Callable[[int], bool]
 
 def costs(samples: Sequence[Likely], wanted: Mapping[str, float]) -> dict[str, float]:
     """Nats of the kinds that samples' decoded graphs have more often than `wanted`, a molecule's number of each."""
+    if not samples:
+        return {}
     names = list(wanted)
     column = {kind: k for k, kind in enumerate(names)}
     target = np.array([wanted[kind] for kind in names]) * len(samples) + FEW
-    of_sample, nats, graph, kind = [], [], [], []
-    for k, likely in enumerate(samples):
-        for cost, found in likely:
-            own = [column[name] for name in found if name in column]
-            graph += [len(nats)] * len(own)
-            kind += own
-            of_sample.append(k)
-            nats.append(cost)
-    sample, cost, graph, kind = map(np.array, (of_sample, nats, graph, kind))
+    graphs = [
+        (k, cost, [column[name] for name in found if name in column])
+        for k, likely in enumerate(samples)
+        for cost, found in likely
+    ]
+    sample, nats = np.array([k for k, _, _ in graphs]), np.array([cost for _, cost, _ in graphs])
+    graph = np.repeat(np.arange(len(graphs)), [len(own) for _, _, own in graphs])
+    kind = np.array([one for _, _, own in graphs for one in own], dtype=int)
     first = np.flatnonzero(np.diff(sample, prepend=-1))  # a sample's graphs lie together
     worth = np.zeros(len(names))
     for _ in range(ROUNDS):
-        whole = cost + np.bincount(graph, worth[kind], minlength=len(cost))
+        whole = nats + np.bincount(graph, worth[kind], minlength=len(nats))
         chosen = whole == np.minimum.reduceat(whole, first)[sample]
-        share = chosen / np.add.reduceat(chosen, first)[sample]
+        share = chosen / np.add.reduceat(chosen.astype(float), first)[sample]
         drawn = np.bincount(kind, share[graph], minlength=len(names)) + FEW
         worth = np.clip(worth + PART * np.log(drawn / target), 0.0, MOST)
     return {name: round(float(value), 2) for name, value in zip(names, worth) if value >= 0.05}

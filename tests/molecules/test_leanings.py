@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from sciconsist.checkpoint import save_model
 from sciconsist.domains.molecules.leanings import MOST, costs, lean
+from sciconsist.training import FitResult
+from sciconsist.workflows import train_molecules
 from sciconsist.workflows.models import load
+from sciconsist.workflows.runs import Until
+from sciconsist.workflows.train_molecules import weigh_kinds
+
+
+def test_a_trained_model_keeps_its_costs_where_there_was_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_molecules, "FEW_TO_CHANGE", 10)
+    model = load("molecules-qm9gfn2")
+    model.domain.config = model.domain.config.model_copy(
+        update={"kinds": model.domain.config.kinds.model_copy(update={"costs": {}})}
+    )
+    model.config["kinds"]["costs"] = {}
+    save_model(tmp_path / "model.safetensors", model)
+    for steps, seconds, some in ((4, 600.0, False), (10, 0.0, False), (10, 600.0, True)):
+        weigh_kinds(model, tmp_path, FitResult(steps, seconds, 0, 0.0), Until(seed=0))
+        again = load(tmp_path / "model.safetensors")
+        assert bool(again.domain.config.kinds.costs) == some
+    before = load("molecules-qm9gfn2").state_dict()
+    assert all((value == before[name]).all() for name, value in again.state_dict().items())
 
 
 def test_costs_make_two_kinds_as_frequent_as_wanted() -> None:
