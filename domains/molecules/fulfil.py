@@ -80,7 +80,8 @@ def lacking(
 ) -> float:  # fmt: skip
     """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its atoms and rings.
 
-    The graph is classes `[N]` and orders `[N, N]`. Where what is seen without RDKit makes `enough`, no more is looked at.
+    The graph is classes `[N]` and orders `[N, N]`. Where what is seen so far makes `enough`, no more is looked at. Of a
+    graph without rings only its atoms' surroundings count.
     """
     worth, usual = preference.worth, preference.usual
     if not wanted and not usual.counts:
@@ -89,23 +90,25 @@ def lacking(
     rings = single + double + triple - len(classes) + 1
     has = {"rings": rings, "triple_bonds": triple}
     plain = not rings or double < 2  # furan, the smallest aromatic ring, has two double bonds
-    of_kinds = 0.0
     if plain:
         has["aromatic_atoms"] = 0
-        of_kinds = usual.cost(surroundings(classes, orders))
     if not rings:
         has |= dict.fromkeys((f"{word}_rings" for word in RING_SIZES.values()), 0)
 
     def unmet() -> float:
         return sum(worth[name] for name, value in wanted.items() if has.get(name, value) != value)
 
-    least = unmet() + of_kinds
-    if not rings or least >= enough:
+    least = unmet()
+    if least >= enough:
         return least
+    of_kinds = usual.cost(surroundings(classes, orders)) if plain else 0.0
+    if not rings or least + of_kinds >= enough:
+        return least + of_kinds
     if (mol := perceived(classes, orders, vocabulary)) is None:
         return sum(usual.surprise.values()) + sum(worth[name] for name in wanted)
     sizes = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
     has |= {f"{word}_rings": sizes.count(size) for size, word in RING_SIZES.items()}
     if not plain:
         has["aromatic_atoms"] = int(aromatic_pairs(mol).any(0).sum())
-    return unmet() + usual.cost(kinds(classes, orders, mol))
+    least = unmet() + of_kinds
+    return least if least >= enough else unmet() + usual.cost(kinds(classes, orders, mol))
