@@ -133,6 +133,12 @@ def counts_elements(names: Sequence[str]) -> bool:
     return any(ELEMENTS.get(name, "H") != "H" for name in names)
 
 
+def remember(model: FlowMap, found: dict[str, Any]) -> None:
+    """Put what was learned of the data into the model's config, which goes into its file."""
+    model.domain.config = model.domain.config.model_copy(update=found)
+    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+
+
 def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) -> None:
     """Let the model keep the sketches of its training data. Raises UserError where they are not whole numbers."""
     assert data.values is not None
@@ -145,8 +151,7 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     sizes = data.graphs.mask.sum(1).tolist()
     unsketched = data.values[:, others].double().numpy()
     sketches = sketch(sizes, values, names, unsketched, [known[k] for k in others])
-    model.domain.config = model.domain.config.model_copy(update={"sketches": sketches})
-    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+    remember(model, {"sketches": sketches})
 
 
 def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, until: Until) -> None:
@@ -160,8 +165,7 @@ def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, unti
             learned = cast(DistanceNetwork, model.distances)
             fit(learned, some, until.seed, until.steps, minutes, show=not until.quiet)
         found["nearest"] = nearest(some)
-    model.domain.config = model.domain.config.model_copy(update=found)
-    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+    remember(model, found)
 
 
 def weigh_kinds(model: FlowMap, out: str | Path, result: FitResult, until: Until) -> None:
@@ -178,8 +182,7 @@ def weigh_kinds(model: FlowMap, out: str | Path, result: FitResult, until: Until
             return time.monotonic() < end
 
         found = lean(model.to("cpu"), samples, until.seed, goes_on)
-    model.domain.config = model.domain.config.model_copy(update={"kinds": found})
-    model.config = {**(model.config or {}), **model.domain.config.model_dump(mode="json")}
+    remember(model, {"kinds": found})
     written = Path(out) / "model.safetensors"
     save_model(written, model, recipe=read_checkpoint(written).recipe)
 

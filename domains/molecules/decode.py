@@ -47,7 +47,7 @@ def decode_graph(
     Where no consistent graph exists the result is the argmax (of allowed classes) with `consistent=False`.
     Raises ValueError on wrong shapes or NaN.
     """
-    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge, hydrogens, bonds))
+    problem = problem_of(atom_logp, bond_logp, vocabulary, allowed, Totals(charge, hydrogens, bonds))
     chosen = None
     if problem is not None:
         chosen = next(iter(Ranking(problem, WINDOW, MAX_POPS)), None)
@@ -82,26 +82,16 @@ def decode_weighed(
     `penalty(classes, orders, enough)` is in nats, not negative; what is more than `enough` need not be known exactly. Other
     arguments are `decode_graph`'s.
     """
-    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
+    problem = problem_of(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
     found = [] if problem is None else list(_weighed(problem, penalty, search))
     best = min(found, key=lambda one: one[0])[1] if found else None
     return _decoded(problem, atom_logp, bond_logp, allowed, best)
 
 
 def near_best(
-    atom_logp: np.ndarray,
-    bond_logp: np.ndarray,
-    vocabulary: Vocabulary,
-    allowed: np.ndarray | None,
-    charge: int | None,
-    penalty: Penalty,
-    search: Search,
-    margin: float,
+    problem: Problem, penalty: Penalty, search: Search, margin: float
 ) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """Gap and penalty, classes and orders of the graphs that are within `margin` nats of the one `decode_weighed` takes."""
-    problem = _problem(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
-    if problem is None:
-        return []
     found = list(_weighed(problem, penalty, search, margin))
     least = min((cost for cost, _ in found), default=0.0)
     return [(cost, *problem.apply(chosen)) for cost, chosen in found if cost <= least + margin]
@@ -163,7 +153,7 @@ def is_connected(orders: np.ndarray) -> bool:
     return len(component(neighbour_masks(orders), 0)) == len(orders)
 
 
-def _problem(
+def problem_of(
     atom_logp: np.ndarray,
     bond_logp: np.ndarray,
     vocabulary: Vocabulary,

@@ -110,5 +110,5 @@ def lacking(
     has |= {f"{word}_rings": sizes.count(size) for size, word in RING_SIZES.items()}
     if not plain:
         has["aromatic_atoms"] = int(aromatic_pairs(mol).any(0).sum())
-    least = unmet() + of_kinds
-    return least if least >= enough else unmet() + usual.cost(kinds(classes, orders, mol))
+    least = unmet()
+    return least + (of_kinds if least + of_kinds >= enough else usual.cost(kinds(classes, orders, mol)))

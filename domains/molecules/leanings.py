@@ -14,10 +14,11 @@ from dataclasses import replace
 import numpy as np
 
 from sciconsist.domains.molecules.adapter import MoleculeDomain
-from sciconsist.domains.molecules.decode import CHARGE, Search, near_best
+from sciconsist.domains.molecules.decode import CHARGE, Search, near_best, problem_of
 from sciconsist.domains.molecules.fulfil import penalties
 from sciconsist.domains.molecules.generate import plan_steps, predict, preferred
 from sciconsist.domains.molecules.kinds import Kinds, kinds, perceived
+from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.wishes import NOTHING, draw_told
 from sciconsist.flowmap import FlowMap
 
@@ -45,11 +46,12 @@ def lean(model: FlowMap, samples: int, seed: int, goes_on: Callable[[int], bool]
             indices = list(range(begin, min(begin + BATCH, samples)))
             told = draw_told(domain, NOTHING, domain.config.size_histogram, indices, seed)
             for one in predict(model, indices, told, plan_steps(steps), seed):
-                penalty = penalties(one.told, preference, domain.vocabulary)
                 found.append([])
-                for nats, classes, orders in near_best(
-                    one.atoms, one.bonds, domain.vocabulary, one.allowed, CHARGE, penalty, SEARCH, MARGIN
-                ):
+                problem = problem_of(one.atoms, one.bonds, domain.vocabulary, one.allowed, Totals(CHARGE))
+                if problem is None:
+                    continue
+                penalty = penalties(one.told, preference, domain.vocabulary)
+                for nats, classes, orders in near_best(problem, penalty, SEARCH, MARGIN):
                     if (mol := perceived(classes, orders, domain.vocabulary)) is not None:
                         found[-1].append((nats, kinds(classes, orders, mol)))
             if not goes_on(len(found)):

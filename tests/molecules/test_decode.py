@@ -18,6 +18,7 @@ from sciconsist.domains.molecules.decode import (
     decode_weighed,
     is_connected,
     near_best,
+    problem_of,
 )
 from sciconsist.domains.molecules.integer_programme import integer_programme
 from sciconsist.domains.molecules.repairs import Totals
@@ -140,7 +141,9 @@ def test_near_the_best_are_all_so_near_and_a_hasty_search_finds_some(
 
     def costs(haste: float) -> list[float]:
         search = Search(100.0, 10**6, 10**6, haste)
-        found = near_best(atom, bond, SMALL, None, 0, penalty, search, margin)
+        problem = problem_of(atom, bond, SMALL, None, Totals(0))
+        assert problem is not None
+        found = near_best(problem, penalty, search, margin)
         return sorted(cost for cost, _, _ in found)
 
     graphs = all_graphs(atom, bond, SMALL)
@@ -305,7 +308,7 @@ def test_wrong_input_is_an_error(atom: np.ndarray, bond: np.ndarray, words: str)
 
 def test_the_integer_programme_alone_needs_no_window() -> None:
     atom, bond = random_input(np.random.default_rng(5), 5, len(SMALL), scale=12.0)
-    problem = decode._problem(atom, bond, SMALL, None, Totals())
+    problem = problem_of(atom, bond, SMALL, None, Totals())
     chosen = integer_programme(problem, 0.0)
     cost = sum(problem.gaps[a] for a in chosen)
     assert cost == pytest.approx(decode_graph(atom, bond, SMALL).gap, abs=1e-6) and cost > 0
