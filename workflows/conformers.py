@@ -20,6 +20,7 @@ from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.generate import draw_noise, place_atoms
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
+from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork, settle_hydrogens
 from sciconsist.domains.molecules.hydrogens import FAILED, assemble
 from sciconsist.domains.molecules.shells import has_radicals
 from sciconsist.errors import UserError
@@ -209,6 +210,7 @@ class Conformers:
         made = assemble(graph.classes, graph.orders, positions, self.model.domain.vocabulary)
         if made.HasProp(FAILED) or made.GetNumAtoms() != target.mol.GetNumAtoms():
             return None
+        settle_hydrogens(cast(HydrogenNetwork, self.model.hydrogens), [graph], [made], self.model.domain.vocabulary)
         source = [0] * made.GetNumAtoms()  # atoms of `made` in the order of the request, which may mix in hydrogens
         for theirs, ours in zip(_heavy(made), _heavy(target.mol)):
             source[ours.GetIdx()] = theirs.GetIdx()

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from sciconsist import __version__
 from sciconsist.checkpoint import read_checkpoint, save_model
-from sciconsist.domains.molecules import kinds
+from sciconsist.datasets.records import MoleculeRecord
+from sciconsist.domains.molecules import distance_network, hydrogen_network, kinds
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
-from sciconsist.domains.molecules.distance_network import DistanceNetwork, fit
+from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import nearest
 from sciconsist.domains.molecules.graphs import close_shells
+from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork
 from sciconsist.domains.molecules.leanings import STEPS, lean
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
@@ -121,7 +123,7 @@ def train(
     ready, skipped = training_set(records, model.domain, values if names else None, given=config.given)
     if config.sketch:
         remember_sketches(model, ready, config.sketch)
-    remember_chemistry(model, ready, out, until)
+    remember_chemistry(model, ready, records, out, until)
     model.card = {**card_of(source, len(ready), skipped), "recipe": "fm"}
     result = run(model, RECIPES["fm"], ready, out, config, until, metric=endpoint_metric(model.domain))
     weigh_kinds(model, out, result, until)
@@ -154,16 +156,21 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
     remember(model, {"sketches": sketches})
 
 
-def remember_chemistry(model: FlowMap, data: MoleculeData, out: str | Path, until: Until) -> None:
-    """Let the model keep what kinds of atoms and rings its training data have, and what distances (of `ENOUGH` molecules,
-    evenly taken, in at most a fifth of the minutes and as many steps as its training); of few those that it knows stay."""
+def remember_chemistry(
+    model: FlowMap, data: MoleculeData, records: Sequence[MoleculeRecord], out: str | Path, until: Until
+) -> None:  # fmt: skip
+    """Let the model keep what kinds of atoms and rings its training data have, what distances, and where hydrogens are (of
+    `ENOUGH` molecules, evenly taken, each in at most a tenth of the minutes and as many steps as its training); of few those
+    that it knows stay."""
     found: dict[str, Any] = {"kinds": kinds.learn(map(data.graphs.graph, range(len(data))), model.domain.vocabulary)}
     if len(data) >= (FEW if model.domain.config.nearest is None else FEW_TO_CHANGE):
         some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
         if load_state(Path(out)) is None:  # a run that goes on has them among its weights
-            minutes = None if until.minutes is None else until.minutes / 5
-            learned = cast(DistanceNetwork, model.distances)
-            fit(learned, some, until.seed, until.steps, minutes, show=not until.quiet)
+            minutes = None if until.minutes is None else until.minutes / 10
+            effort = (until.seed, until.steps, minutes, not until.quiet)
+            distance_network.fit(cast(DistanceNetwork, model.distances), some, *effort)
+            mols = [record.mol for record in records[:: -(-len(records) // ENOUGH)]]
+            hydrogen_network.fit(cast(HydrogenNetwork, model.hydrogens), mols, model.domain.vocabulary, *effort)
         found["nearest"] = nearest(some)
     remember(model, found)
 
@@ -228,8 +235,8 @@ def distill(
         **card_of(source, len(ready), skipped), "recipe": recipe, "teacher": old.card.get("name"),
         "teacher_sha256": old.card.get("sha256"),
     }  # fmt: skip
-    if model.domain.config.nearest is None or not model.domain.config.kinds.counts:
-        remember_chemistry(model, ready, out, until)
+    if model.domain.config.nearest is None or not model.domain.config.kinds.keys:
+        remember_chemistry(model, ready, records, out, until)
     old.to(until.device)
     result = run(model, row, ready, out, config, until, teacher=old, metric=endpoint_metric(model.domain))
     weigh_kinds(model, out, result, until)

@@ -23,6 +23,7 @@ from sciconsist.domains.molecules.decode import decode_graph, kekule_choices
 from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import Nearest
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
+from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
 from sciconsist.domains.molecules.kinds import Kinds
@@ -91,8 +92,9 @@ class MoleculeDomain:
 
     def model(self) -> FlowMap:
         model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
-        # fitted by itself, the flow does not ask it
+        # fitted by themselves, the flow does not ask them
         model.distances = DistanceNetwork(len(self.vocabulary)).requires_grad_(False)
+        model.hydrogens = HydrogenNetwork(len(self.vocabulary)).requires_grad_(False)
         model.domain, model.config = self, self.config.model_dump(mode="json")
         return model
 

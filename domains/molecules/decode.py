@@ -13,16 +13,16 @@ else is to be weighed (`decode_weighed`). Coordinates play no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
 from .integer_programme import integer_programme
-from .ranking import Ranking
-from .repairs import Problem, Totals, component, neighbour_masks
+from .ranking import Found, Ranking, Search
+from .repairs import Problem, Totals, piece_of_first
 from .vocabulary import AROMATIC, BOND_ORDERS, Vocabulary
+from .weighing import Weighing, no_weighing
 
 FLOOR = 60.0  # a log-probability this far below the best alternative counts as this far, never as impossible
 WINDOW = 16.0  # dearer alternatives are left out at first, and let in when the answer is not cheaper
@@ -48,24 +48,11 @@ def decode_graph(
     Raises ValueError on wrong shapes or NaN.
     """
     problem = problem_of(atom_logp, bond_logp, vocabulary, allowed, Totals(charge, hydrogens, bonds))
-    chosen = None
-    if problem is not None:
-        chosen = next(iter(Ranking(problem, WINDOW, MAX_POPS)), None)
-    return _decoded(problem, atom_logp, bond_logp, allowed, chosen)
+    found = None if problem is None else next(iter(Ranking(problem, no_weighing(vocabulary), WINDOW, MAX_POPS)), None)
+    return _decoded(problem, atom_logp, bond_logp, allowed, found)
 
 
-Penalty = Callable[[np.ndarray, np.ndarray, float], float]
-
-
-@dataclass(frozen=True)
-class Search:
-    """How far the likely graphs are looked at: up to `slack` nats from the first, `most` of them, `nodes` of the search,
-    with what `haste` (`Ranking`)."""
-
-    slack: float
-    most: int
-    nodes: int
-    haste: float = 1.0
+Penalty = Callable[[Found, float], float]
 
 
 def decode_weighed(
@@ -76,42 +63,40 @@ def decode_weighed(
     charge: int | None,
     penalty: Penalty,
     search: Search,
+    weighing: Weighing,
 ) -> DecodedGraph:
     """Of the likeliest consistent graphs that for which `gap` and a penalty are least.
 
-    `penalty(classes, orders, enough)` is in nats, not negative; what is more than `enough` need not be known exactly. Other
-    arguments are `decode_graph`'s.
+    `penalty(found, enough)` is in nats, not less than what `weighing` says of it (`Found.nats`); what is more than `enough`
+    need not be known exactly. Other arguments are `decode_graph`'s.
     """
     problem = problem_of(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
-    found = [] if problem is None else list(_weighed(problem, penalty, search))
+    found = [] if problem is None else list(_weighed(problem, penalty, search, weighing))
     best = min(found, key=lambda one: one[0])[1] if found else None
     return _decoded(problem, atom_logp, bond_logp, allowed, best)
 
 
 def near_best(
-    problem: Problem, penalty: Penalty, search: Search, margin: float
-) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Gap and penalty, classes and orders of the graphs that are within `margin` nats of the one `decode_weighed` takes."""
-    found = list(_weighed(problem, penalty, search, margin))
+    problem: Problem, penalty: Penalty, search: Search, weighing: Weighing, margin: float
+) -> list[tuple[float, Found]]:  # fmt: skip
+    """Gap and penalty of the graphs that are within `margin` nats of the one `decode_weighed` takes, and they."""
+    found = list(_weighed(problem, penalty, search, weighing, margin))
     least = min((cost for cost, _ in found), default=0.0)
-    return [(cost, *problem.apply(chosen)) for cost, chosen in found if cost <= least + margin]
+    return [(cost, graph) for cost, graph in found if cost <= least + margin]
 
 
 def _weighed(
-    problem: Problem, penalty: Penalty, search: Search, margin: float = 0.0
-) -> Iterator[tuple[float, list[int]]]:
-    """Gap and penalty of graphs, each the best so far or, with a `margin`, within so much of it, and their changes."""
+    problem: Problem, penalty: Penalty, search: Search, weighing: Weighing, margin: float = 0.0
+) -> Iterator[tuple[float, Found]]:  # fmt: skip
+    """Gap and penalty of graphs, each the best so far or, with a `margin`, within so much of it, and they."""
+    ranking = Ranking(problem, weighing, WINDOW + search.slack, MAX_POPS, search)
     least = np.inf
-    ranking = Ranking(problem, WINDOW + search.slack, MAX_POPS, search.nodes, search.slack, search.haste)
-    for chosen in islice(ranking, search.most):
-        gap = sum(problem.gaps[a] for a in chosen)
-        if gap >= least + margin:
-            continue
-        cost = gap + penalty(*problem.apply(chosen), least + margin - gap)
+    for found in ranking:
+        cost = found.gap + penalty(found, least + margin - found.gap)
         if cost < least + margin:
-            yield cost, chosen
+            yield cost, found
             least = min(least, cost)
-            ranking.limit = min(ranking.limit, least + margin)
+            ranking.no_more_than(least + margin)
 
 
 def _decoded(
@@ -119,22 +104,15 @@ def _decoded(
     atom_logp: np.ndarray,
     bond_logp: np.ndarray,
     allowed: np.ndarray | None,
-    chosen: Sequence[int] | None,
+    found: Found | None,
 ) -> DecodedGraph:
-    """The graph of the changes `chosen`; where the search found none (None), the integer programme's."""
-    if problem is not None and chosen is None:
-        chosen = integer_programme(problem, 2 * WINDOW)
-    if problem is None or chosen is None:
+    """The graph `found`; where the search found none (None), the integer programme's."""
+    if problem is not None and found is None and (chosen := integer_programme(problem, 2 * WINDOW)) is not None:
+        found = Found(float(problem.gaps[chosen].sum()), *problem.apply(chosen), 0.0, False)
+    if found is None:
         return _infeasible(atom_logp, bond_logp, allowed)
-    classes, orders = problem.apply(chosen)
-    return DecodedGraph(
-        classes=classes,
-        orders=orders,
-        log_likelihood=_log_likelihood(atom_logp, bond_logp, classes, orders),
-        gap=float(sum(problem.gaps[a] for a in chosen)),
-        repaired=bool(chosen),
-        consistent=True,
-    )
+    value = _log_likelihood(atom_logp, bond_logp, found.classes, found.orders)
+    return DecodedGraph(found.classes, found.orders, value, float(found.gap), repaired=found.gap > 0, consistent=True)
 
 
 def kekule_choices(bond_logp: np.ndarray) -> np.ndarray:
@@ -150,7 +128,7 @@ def kekule_choices(bond_logp: np.ndarray) -> np.ndarray:
 
 def is_connected(orders: np.ndarray) -> bool:
     """Whether the graph of non-zero entries of `orders` `[N, N]` is one piece."""
-    return len(component(neighbour_masks(orders), 0)) == len(orders)
+    return bool(piece_of_first(orders > 0).all())
 
 
 def problem_of(

@@ -8,17 +8,15 @@ generating network, and says of a bond's length in milliångström what tables o
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sciconsist.domains.molecules.fitting import Effort, anneal
 from sciconsist.domains.molecules.graphs import PaddedGraphs
 from sciconsist.domains.molecules.vocabulary import AROMATIC
-from sciconsist.progress import Progress
-from sciconsist.random import stream
 
 KINDS = AROMATIC + 1  # of bonds, the first is none
 FARTHEST = 3  # bonds between the atoms of a pair
@@ -27,7 +25,7 @@ TYPICAL = (1.4, 2.5, 3.5)  # Å, by the bonds between
 FLOOR = 0.001  # Å: the least scale
 WIDTH, LAYERS = 64, 3
 PASSES, LEAST, BATCH = 30, 1000, 256  # over the data; steps of a fit to few graphs; graphs a step
-RATE, WARMUP = 2e-3, 100  # of Adam, and steps until then
+RATE = 2e-3  # of Adam
 FREEDOM = 4.0  # degrees of freedom of the errors' t distribution: a molecule that fell apart counts little
 HALF = 0.741  # half the errors of that distribution are smaller
 MANY, HELD, HELD_OF_FEW = 400, 20, 5  # one in so many graphs is not fitted to but looked at afterwards
@@ -135,38 +133,16 @@ def fit(
     network: DistanceNetwork, graphs: PaddedGraphs, seed: int = 0, steps: int | None = None, minutes: float | None = None,
     show: bool = False,
 ) -> None:  # fmt: skip
-    """Adam on `surprise`, its rate falling to 0 by a cosine; some graphs are left for `calibrate`.
+    """Least `surprise` (`anneal`); some graphs are left for `calibrate`.
 
     `steps` and `minutes`, whichever end first: at most so many (`PASSES` over the data, `LEAST` for few). `show`: a bar.
     """
     network.temper.zero_()
-    chance = stream(seed, "distances", 0)
     every = HELD if len(graphs) >= MANY else HELD_OF_FEW
     held = torch.arange(len(graphs)) % every == every - 1
     if held.any():
         graphs, unseen = graphs[~held], graphs[held]
-    batches = -(-len(graphs) // BATCH)
-    most = max(PASSES * batches, LEAST)
-    most = most if steps is None else min(steps, most)
-    network.requires_grad_(True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=RATE)
-    begin, done, step = time.monotonic(), 0.0, 0
-    with Progress(show, most, None, "distances of the graphs") as bar:
-        while done < 1.0:
-            if step % batches == 0:
-                order = torch.randperm(len(graphs), generator=chance)
-            for group in optimiser.param_groups:
-                group["lr"] = RATE * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * done))
-            loss = surprise(network, graphs[order[step % batches * BATCH :][:BATCH]])
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            step += 1
-            done = step / most
-            if minutes is not None:
-                done = max(done, (time.monotonic() - begin) / (60.0 * minutes))
-            bar.update(step, 0.0, {"loss": float(loss.detach())})
-    network.requires_grad_(False)  # what is trained afterwards leaves it as it is
+    effort = Effort(PASSES, LEAST, BATCH, RATE, steps, minutes)
+    anneal(network, len(graphs), lambda batch: surprise(network, graphs[batch]), effort, seed, "distances", show)
     if held.any():
         calibrate(network, unseen)

@@ -8,19 +8,21 @@ user's library where new molecules are asked for.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from sciconsist.domains.molecules.decode import DecodedGraph, Penalty, Search, decode_graph, decode_weighed
+from sciconsist.domains.molecules.decode import DecodedGraph, Search, decode_graph, decode_weighed
 from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
-from sciconsist.domains.molecules.kinds import Kinds, kinds, perceived, surroundings
+from sciconsist.domains.molecules.kinds import Costs, Kinds, perceived
 from sciconsist.domains.molecules.metrics.validity import canonical_smiles
 from sciconsist.domains.molecules.properties import RING_SIZES
+from sciconsist.domains.molecules.ranking import Found
 from sciconsist.domains.molecules.vocabulary import Vocabulary
+from sciconsist.domains.molecules.weighing import NUMBERS, Wanted, Weighing, chemistry_of, lacking
 from sciconsist.domains.molecules.wishes import Told
 
 # Nats that a number of the sketch is worth, measured (docs/experiments.md); of bonds without an aromatic class, which
@@ -37,10 +39,10 @@ FAR = Search(slack=14.0, most=100, nodes=1500, haste=3.0)
 @dataclass(frozen=True)
 class Preference:
     """What a graph is chosen for that is nearly as likely as another: more of the numbers told, each `worth` so many nats,
-    atoms and rings of `usual` kinds, none of the `known` SMILES (`canonical_smiles`)."""
+    atoms and rings of kinds that cost less, none of the `known` SMILES (`canonical_smiles`)."""
 
     worth: Mapping[str, float] = field(default_factory=lambda: ALL)
-    usual: Kinds = field(default_factory=Kinds)
+    costs: Costs = field(default_factory=Kinds().table)
     known: Collection[str] = frozenset()
 
 
@@ -56,59 +58,30 @@ def decode_told(
         edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
         graph = decode_graph(atoms, bonds, vocabulary, allowed, charge, round(told.values["H_atoms"]), edges)
         return graph if graph.consistent else decode_graph(atoms, bonds, vocabulary, allowed, charge)
-    penalty = penalties(told, preference, vocabulary)
-    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, penalty, FAR if preference.known else NEAR)
-
-
-def penalties(told: Told, preference: Preference, vocabulary: Vocabulary) -> Penalty:
-    """What graphs cost a preference beside what they are less likely than another."""
-    wanted = {name: told.values[name] for name in preference.worth if name in told.values}
     known = preference.known
-
-    def penalty(classes: np.ndarray, orders: np.ndarray, enough: float) -> float:
-        nats = lacking(classes, orders, wanted, preference, vocabulary, enough)
-        if known and nats < enough and canonical_smiles(bonded(classes, orders, vocabulary)) in known:
-            nats += KNOWN
-        return nats
-
-    return penalty
+    weighing = weighing_of(told, preference, vocabulary)
+    answer = partial(penalty, weighing=weighing, known=known, vocabulary=vocabulary)
+    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, answer, FAR if known else NEAR, weighing)
 
 
-def lacking(
-    classes: np.ndarray, orders: np.ndarray, wanted: Mapping[str, float], preference: Preference,
-    vocabulary: Vocabulary, enough: float = math.inf,
+def weighing_of(told: Told, preference: Preference, vocabulary: Vocabulary) -> Weighing:
+    """What a preference asks of graphs, of one molecule that is told something."""
+    worth = {name: nats for name, nats in preference.worth.items() if name in told.values}
+    wanted = Wanted(np.zeros(len(NUMBERS)), np.zeros(len(NUMBERS)))
+    for name, nats in worth.items():
+        wanted.values[NUMBERS.index(name)], wanted.worth[NUMBERS.index(name)] = told.values[name], nats
+    return Weighing(wanted, chemistry_of(vocabulary), preference.costs)
+
+
+def penalty(
+    found: Found, enough: float, weighing: Weighing, vocabulary: Vocabulary, known: Collection[str] = frozenset()
 ) -> float:  # fmt: skip
-    """Nats of the numbers wanted that a graph does not have, all where RDKit refuses it, and of its atoms and rings.
-
-    The graph is classes `[N]` and orders `[N, N]`. Where what is seen so far makes `enough`, no more is looked at. Of a
-    graph without rings only its atoms' surroundings count.
-    """
-    worth, usual = preference.worth, preference.usual
-    if not wanted and not usual.counts:
-        return 0.0
-    single, double, triple = (int(np.count_nonzero(orders == order)) // 2 for order in (1, 2, 3))
-    rings = single + double + triple - len(classes) + 1
-    has = {"rings": rings, "triple_bonds": triple}
-    plain = not rings or double < 2  # furan, the smallest aromatic ring, has two double bonds
-    if plain:
-        has["aromatic_atoms"] = 0
-    if not rings:
-        has |= dict.fromkeys((f"{word}_rings" for word in RING_SIZES.values()), 0)
-
-    def unmet() -> float:
-        return sum(worth[name] for name, value in wanted.items() if has.get(name, value) != value)
-
-    least = unmet()
-    if least >= enough:
-        return least
-    of_kinds = usual.cost(surroundings(classes, orders)) if plain else 0.0
-    if not rings or least + of_kinds >= enough:
-        return least + of_kinds
-    if (mol := perceived(classes, orders, vocabulary)) is None:
-        return sum(usual.surprise.values()) + sum(worth[name] for name in wanted)
-    sizes = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
-    has |= {f"{word}_rings": sizes.count(size) for size, word in RING_SIZES.items()}
-    if not plain:
-        has["aromatic_atoms"] = int(aromatic_pairs(mol).any(0).sum())
-    least = unmet()
-    return least + (of_kinds if least + of_kinds >= enough else usual.cost(kinds(classes, orders, mol)))
+    """What a graph costs beside being less likely than another; RDKit is asked where that is not known and less than enough."""
+    nats = found.nats
+    if found.unsure:
+        if (mol := perceived(found.classes, found.orders, vocabulary)) is None:
+            return float(weighing.costs.surprise.sum() + weighing.wanted.worth.sum())
+        nats, _ = lacking(found.classes, found.orders, aromatic_pairs(mol), weighing)
+    if known and nats < enough and canonical_smiles(bonded(found.classes, found.orders, vocabulary)) in known:
+        nats += KNOWN
+    return float(nats)

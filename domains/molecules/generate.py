@@ -24,6 +24,7 @@ from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.fulfil import ALL, RINGS, Preference, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
+from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork, settle_hydrogens
 from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
 from sciconsist.domains.molecules.vocabulary import AROMATIC
 from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
@@ -246,7 +247,11 @@ def _batch(
             one.told, bool(wish.formula), one.atoms, one.bonds, domain.vocabulary, one.allowed, charge, preference
         )
         decoded.append(graph)
-        heavy.append(HeavyGraph(graph.classes, graph.orders, one.positions, aromatic(graph, domain.vocabulary)))
+        heavy.append(
+            HeavyGraph(
+                graph.classes, graph.orders, one.positions, aromatic(graph.classes, graph.orders, domain.vocabulary)
+            )
+        )
     fixed = 0 if given is None else len(given)
     learned = cast(DistanceNetwork, model.distances)
     settled = partial(settle, restraints(heavy, learned, domain.config.nearest), fixed=fixed)
@@ -257,8 +262,9 @@ def _batch(
         start = [replace(g, positions=x) for g, x in zip(heavy, first)]
         placed = place_atoms(model, start, again, plan.refine_times(), told_tensor(domain, told), given)
     placed = settled(placed, trust=plan.trust)
-    for k, graph in enumerate(decoded):
-        mol = assemble(graph.classes, graph.orders, placed[k], domain.vocabulary)
+    mols = [assemble(graph.classes, graph.orders, x, domain.vocabulary) for graph, x in zip(decoded, placed)]
+    settle_hydrogens(cast(HydrogenNetwork, model.hydrogens), heavy, mols, domain.vocabulary)
+    for k, (graph, mol) in enumerate(zip(decoded, mols)):
         asked = {name: told[k].values[name] for name in wish.properties}
         sample = Sample(indices[k], mol, graph, sizes[k], asked)
         if given is not None:
@@ -310,4 +316,4 @@ def predict(
 
 def preferred(domain: MoleculeDomain, wish: Wish = NOTHING) -> Preference:
     """What the graphs of a model's samples are chosen for."""
-    return Preference(ALL if domain.config.bond_classes > AROMATIC else RINGS, domain.config.kinds, wish.known)
+    return Preference(ALL if domain.config.bond_classes > AROMATIC else RINGS, domain.config.kinds.table(), wish.known)

@@ -8,7 +8,6 @@ import numpy as np
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
-from .decode import DecodedGraph
 from .graphs import aromatic_bonds
 from .placement import place_hydrogens
 from .vocabulary import AtomClass, Vocabulary
@@ -48,11 +47,12 @@ def assemble(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, voc
         return _atoms_only(classes, positions, vocabulary, str(error))
 
 
-def aromatic(graph: DecodedGraph, vocabulary: Vocabulary) -> np.ndarray | None:
-    """Which pairs of a decoded graph have an aromatic bond, `[N, N]`; None where none has, or it is no molecule."""
+def aromatic(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> np.ndarray | None:
+    """Which pairs of a graph, classes `[N]` and Kekulé orders `[N, N]`, have an aromatic bond, `[N, N]`; None where none has,
+    or it is no molecule."""
     try:
         with BlockLogs():
-            return aromatic_bonds(bonded(graph.classes, graph.orders, vocabulary))
+            return aromatic_bonds(bonded(classes, orders, vocabulary))
     except Chem.MolSanitizeException:
         return None
 

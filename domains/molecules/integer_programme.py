@@ -8,7 +8,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from .repairs import Alternatives, Problem
+from .repairs import Problem
 
 NODES = 400
 
@@ -21,15 +21,14 @@ def integer_programme(problem: Problem, first_window: float) -> list[int] | None
     one found is taken (a count, not a time, so that a seed keeps its result). None when no consistent graph is found.
     """
     for window in (first_window, np.inf):
-        table = problem.alternatives(window)
-        chosen = _solve(problem, table)
+        chosen = _solve(problem, problem.alternatives(window).tolist())
         if chosen is not None and sum(problem.gaps[a] for a in chosen) <= window:
             return chosen
     return None
 
 
-def _solve(problem: Problem, table: Alternatives) -> list[int] | None:
-    ids, n = table.ids, problem.n
+def _solve(problem: Problem, ids: list[int]) -> list[int] | None:
+    n = problem.n
     rows: list[int] = []
     columns: list[int] = []
     values: list[float] = []
@@ -46,22 +45,23 @@ def _solve(problem: Problem, table: Alternatives) -> list[int] | None:
     column = {a: c for c, a in enumerate(ids)}
     for i in range(n):
         target = -int(problem.imbalance[i])
-        add([(column[a], problem.shift[a]) for a in table.of_atom[i]], target, target)
+        own = [a for a in ids if i in (problem.first[a], problem.second[a])]
+        add([(column[a], problem.shift[a]) for a in own], target, target)
     of_variable: dict[int, list[int]] = {}
     for a in ids:
-        of_variable.setdefault(problem.variable(a), []).append(column[a])
+        of_variable.setdefault(problem.variable[a], []).append(column[a])
     for members in of_variable.values():
         if len(members) > 1:
             add([(c, 1) for c in members], 0, 1)
-    for shift, excess, members in zip(problem.total_shifts, problem.excess, table.of_total):
-        add([(column[a], shift[a]) for a in members], -excess, -excess)
+    for shift, excess in zip(problem.total_shifts, problem.excess):
+        add([(column[a], shift[a]) for a in ids if shift[a]], -excess, -excess)
 
     def cut(piece: Collection[int]) -> None:
         """At least one pair across the gap is bonded: bonds of the argmax across it that stay, plus those made."""
         across = [
             a for a in ids if problem.second[a] >= 0 and (problem.first[a] in piece) != (problem.second[a] in piece)
         ]
-        entries = [(column[a], problem.bonding(a)) for a in across if problem.bonding(a)]
+        entries = [(column[a], problem.joins[a]) for a in across if problem.joins[a]]
         add(entries, 1 - problem.bonds_across(set(piece)), np.inf)
 
     for atom in range(n) if n > 1 else ():  # no atom alone: it tightens the relaxation
@@ -69,7 +69,7 @@ def _solve(problem: Problem, table: Alternatives) -> list[int] | None:
     # connectivity: atom 0 sends one unit to every other atom over bonded pairs, `flow` forward less backward
     bonding: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for a in ids:
-        if change := problem.bonding(a):
+        if change := problem.joins[a]:
             bonding.setdefault((problem.first[a], problem.second[a]), []).append((column[a], change))
     kept = {pair for pair, order in zip(zip(problem.left.tolist(), problem.right.tolist()), problem.bonds) if order > 0}
     flow = {pair: len(ids) + c for c, pair in enumerate(sorted(kept | set(bonding)))}

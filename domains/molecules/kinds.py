@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
+from sciconsist.domains.molecules.compiled import compiled
 from sciconsist.domains.molecules.graphs import HeavyGraph, aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
+from sciconsist.domains.molecules.rings import smallest_rings
 from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
 
 PERCEPTION = (
@@ -28,25 +30,34 @@ PERCEPTION = (
     | Chem.SanitizeFlags.SANITIZE_SYMMRINGS
     | Chem.SanitizeFlags.SANITIZE_SETAROMATICITY
 )
-FAMILIES = ("bonds", "place", "ring")  # an atom's surroundings, its bonds and rings, what a ring is made of
+BONDS, PLACE, RING = range(3)  # families: an atom's surroundings, its bonds and rings, what a ring is made of
+PRIMES, FACTORS = (1073741789, 1073741783), (536870233, 268435019)  # of two hashes of 30 bits
+
+
+class Costs(NamedTuple):
+    """Kinds in rising order, nats of each, and nats of another by family. Of no kinds: nothing costs anything."""
+
+    keys: np.ndarray
+    nats: np.ndarray
+    surprise: np.ndarray
 
 
 class Kinds(BaseModel):
-    """How often each kind is in the training data, and nats that it costs; `surprise`: of another kind, by family."""
+    """Kinds (`kinds`), in rising order, how often each is in the training data, and nats that it costs (none: nothing);
+    `surprise`: nats of another kind, by family."""
 
     model_config = ConfigDict(extra="forbid")
 
-    counts: dict[str, int] = {}
-    costs: dict[str, float] = {}
-    surprise: dict[str, float] = {}
+    keys: list[int] = []
+    counts: list[int] = []
+    costs: list[float] = []
+    surprise: list[float] = [0.0, 0.0, 0.0]
     molecules: int = 0
 
-    def cost(self, found: Iterable[str]) -> float:
-        """Nats of atoms and rings of these kinds; 0 without a table."""
-        costs, counts = self.costs, self.counts
-        if not counts:
-            return 0.0
-        return sum(costs.get(kind, 0.0) if kind in counts else self.surprise[kind.partition(" ")[0]] for kind in found)
+    def table(self) -> Costs:
+        """What the search asks; without kinds nothing."""
+        nats = self.costs or [0.0] * len(self.keys)
+        return Costs(np.array(self.keys, dtype=np.int64), np.array(nats), np.array(self.surprise))
 
 
 def perceived(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol | None:
@@ -60,66 +71,98 @@ def perceived(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -
         return None
 
 
-def kinds(classes: np.ndarray, orders: np.ndarray, mol: Chem.Mol) -> list[str]:
-    """The kinds of all atoms and rings of a graph and what is `perceived` of it."""
+def kinds(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> np.ndarray | None:
+    """The kinds of a graph's N atoms' surroundings, of their places and of its R rings, `[2 N + R]`; None where RDKit refuses
+    it."""
+    if (mol := perceived(classes, orders, vocabulary)) is None:
+        return None
     bonds = np.where(aromatic_pairs(mol), AROMATIC, orders)
-    symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
-    sizes: list[list[int]] = [[] for _ in symbols]
-    found = surroundings(classes, bonds)
-    for ring in mol.GetRingInfo().AtomRings():
-        along = [int(bonds[i, j]) for i, j in zip(ring, (*ring[1:], ring[0]))]
-        found.append(ring_kind(tuple(symbols[i] for i in ring), tuple(along)))
-        for i in ring:
-            sizes[i].append(len(ring))
-    return found + places(symbols, bonds, sizes)
-
-
-def places(symbols: Sequence[str], bonds: np.ndarray, sizes: Sequence[Sequence[int]]) -> list[str]:
-    """The kind of each atom's place: its element, its bonds and the sizes of the rings it lies in."""
-    return [
-        f"place {symbol}{''.join(map(str, sorted(filter(None, row))))}:{','.join(map(str, sorted(own)))}"
-        for symbol, row, own in zip(symbols, bonds.tolist(), sizes)
-    ]
-
-
-def surroundings(classes: np.ndarray, bonds: np.ndarray) -> list[str]:
-    """The kind of each atom's surroundings: its class, and bonds and classes of its neighbours.
-
-    `classes` `[N]` of the vocabulary, `bonds` `[N, N]` orders, AROMATIC where a bond is.
-    """
-    each = classes.tolist()
-    return [
-        f"bonds {own}:" + ",".join(sorted([f"{bond}.{other}" for bond, other in zip(row, each) if bond]))
-        for own, row in zip(each, bonds.tolist())
-    ]
-
-
-@cache
-def ring_kind(symbols: tuple[str, ...], bonds: tuple[int, ...]) -> str:
-    """A ring's elements and the bonds after each, the same from wherever and whichever way it is read."""
-    ways = []
-    for one, after in ((symbols, bonds), (symbols[::-1], (*bonds[-2::-1], bonds[-1]))):
-        steps = [f"{symbol}{bond}" for symbol, bond in zip(one, after)]
-        ways += ["".join(steps[k:] + steps[:k]) for k in range(len(steps))]
-    return f"ring {min(ways)}"
+    return keys_of(classes, vocabulary.elements(), bonds, *smallest_rings(orders > 0))
 
 
 def learn(graphs: Iterable[HeavyGraph], vocabulary: Vocabulary) -> Kinds:
     """The table of a training set, in which no kind costs anything."""
-    counts: Counter[str] = Counter()
+    counts: tuple[Counter[int], ...] = (Counter(), Counter(), Counter())
     molecules = 0
     for graph in graphs:
-        if (mol := perceived(graph.classes, graph.orders, vocabulary)) is not None:
-            counts.update(kinds(graph.classes, graph.orders, mol))
+        if (found := kinds(graph.classes, graph.orders, vocabulary)) is not None:
+            n = len(graph)
+            for count, own in zip(counts, np.split(found, [n, 2 * n])):
+                count.update(own.tolist())
             molecules += 1
-    return Kinds(counts=dict(sorted(counts.items())), surprise=surprises(counts), molecules=molecules)
+    both = sorted((key, n) for count in counts for key, n in count.items())
+    keys, numbers = zip(*both) if both else ((), ())
+    return Kinds(
+        keys=list(keys), counts=list(numbers), surprise=[surprise(count.values()) for count in counts], molecules=molecules
+    )  # fmt: skip
 
 
-def surprises(counts: Counter[str]) -> dict[str, float]:
-    """Nats that a kind not among `counts` costs, by family."""
-    found = {}
-    for family in FAMILIES:
-        own = [count for kind, count in counts.items() if kind.partition(" ")[0] == family]
-        alone = sum(count == 1 for count in own)
-        found[family] = round(math.log(sum(own) / max(alone, 1)), 3) if own else 0.0
-    return found
+def surprise(counts: Iterable[int]) -> float:
+    """Nats that a kind not among those counted costs."""
+    own = list(counts)
+    return round(math.log(sum(own) / max(own.count(1), 1)), 3) if own else 0.0
+
+
+@compiled
+def keys_of(
+    classes: np.ndarray, elements: np.ndarray, bonds: np.ndarray, ring_atoms: np.ndarray, begins: np.ndarray
+) -> np.ndarray:  # fmt: skip
+    """The kinds of a graph: an atom's class and its neighbours' with the bonds to them; its element, bonds and the sizes of its
+    rings; a ring's elements and bonds in order, wherever and whichever way it is read.
+
+    `classes` `[N]`, `elements` of the classes `[K]`, `bonds` `[N, N]` orders or AROMATIC, rings as `smallest_rings` has them.
+    """
+    n, many = len(classes), len(begins) - 1
+    sizes = begins[1:] - begins[:-1]
+    keys = np.empty(2 * n + many, np.int64)
+    for i in range(n):
+        around = np.flatnonzero(bonds[i])
+        own = bonds[i][around]
+        keys[i] = hashed(BONDS, classes[i], np.sort(8 * classes[around] + own))
+        place = hashed(PLACE, elements[classes[i]], np.sort(own))
+        lies_in = np.empty(many, np.int64)
+        count = 0
+        for k in range(many):
+            if (ring_atoms[begins[k] : begins[k + 1]] == i).any():
+                lies_in[count] = sizes[k]
+                count += 1
+        keys[n + i] = hashed(PLACE, place, np.sort(lies_in[:count]))
+    for k in range(many):
+        ring = ring_atoms[begins[k] : begins[k + 1]]
+        size = sizes[k]
+        ahead = np.empty(2 * size, np.int64)
+        back = np.empty(2 * size, np.int64)
+        for a in range(2 * size):
+            at, then = ring[a % size], ring[(a + 1) % size]
+            ahead[a] = 8 * elements[classes[at]] + bonds[at, then]
+            back[2 * size - 1 - a] = 8 * elements[classes[then]] + bonds[at, then]
+        least = hashed(RING, size, ahead[:size])
+        for a in range(size):
+            least = min(least, hashed(RING, size, ahead[a : a + size]), hashed(RING, size, back[a : a + size]))
+        keys[2 * n + k] = least
+    return keys
+
+
+@compiled
+def hashed(family: int, first: int, numbers: np.ndarray) -> int:
+    """A number for whole numbers in order, less than 2^60."""
+    a = b = family
+    for place in range(-1, len(numbers)):
+        number = first if place < 0 else numbers[place]
+        a = (a * FACTORS[0] + number + 1) % PRIMES[0]
+        b = (b * FACTORS[1] + number + 1) % PRIMES[1]
+    return (a << 30) + b
+
+
+@compiled
+def nats_of(keys: np.ndarray, atoms: int, costs: Costs, counted: np.ndarray) -> float:
+    """What the kinds of a graph of so many atoms cost, of those `counted` `[2 N + R]`."""
+    total = 0.0
+    for k in range(len(keys)):
+        if counted[k]:
+            at = np.searchsorted(costs.keys, keys[k])
+            if at < len(costs.keys) and costs.keys[at] == keys[k]:
+                total += costs.nats[at]
+            else:
+                total += costs.surprise[min(k // atoms, RING)]
+    return total

@@ -8,16 +8,17 @@ often it is drawn, round by round (iterative scaling, Deming & Stephan 1940), an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.decode import CHARGE, Search, near_best, problem_of
-from sciconsist.domains.molecules.fulfil import penalties
+from sciconsist.domains.molecules.fulfil import penalty, weighing_of
 from sciconsist.domains.molecules.generate import plan_steps, predict, preferred
-from sciconsist.domains.molecules.kinds import Kinds, kinds, perceived
+from sciconsist.domains.molecules.kinds import Kinds, kinds
 from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.wishes import NOTHING, draw_told
 from sciconsist.flowmap import FlowMap
@@ -28,7 +29,7 @@ MOST = 4.0  # nats a kind may cost
 ROUNDS, PART, FEW = 40, 0.25, 6.0  # FEW: atoms or rings of a kind that its two frequencies are shrunk by
 STEPS = (2, 4)  # evaluations whose samples are looked at
 BATCH = 64
-Likely = list[tuple[float, list[str]]]  # of one sample: nats and kinds of each graph
+Likely = list[tuple[float, np.ndarray]]  # of one sample: nats and kinds of each graph
 
 
 def lean(model: FlowMap, samples: int, seed: int, goes_on: Callable[[int], bool] = lambda done: True) -> Kinds:
@@ -37,8 +38,8 @@ def lean(model: FlowMap, samples: int, seed: int, goes_on: Callable[[int], bool]
     `goes_on` is told how many are done; where it says no the table is without costs.
     """
     domain: MoleculeDomain = model.domain
-    table = domain.config.kinds.model_copy(update={"costs": {}})
-    preference = replace(preferred(domain), usual=table)
+    table = domain.config.kinds.model_copy(update={"costs": []})
+    preference = replace(preferred(domain), costs=table.table())
     model.eval()
     found: list[Likely] = []
     for steps in STEPS:
@@ -50,37 +51,33 @@ def lean(model: FlowMap, samples: int, seed: int, goes_on: Callable[[int], bool]
                 problem = problem_of(one.atoms, one.bonds, domain.vocabulary, one.allowed, Totals(CHARGE))
                 if problem is None:
                     continue
-                penalty = penalties(one.told, preference, domain.vocabulary)
-                for nats, classes, orders in near_best(problem, penalty, SEARCH, MARGIN):
-                    if (mol := perceived(classes, orders, domain.vocabulary)) is not None:
-                        found[-1].append((nats, kinds(classes, orders, mol)))
+                weighing = weighing_of(one.told, preference, domain.vocabulary)
+                answer = partial(penalty, weighing=weighing, vocabulary=domain.vocabulary)
+                for nats, graph in near_best(problem, answer, SEARCH, weighing, MARGIN):
+                    if (own := kinds(graph.classes, graph.orders, domain.vocabulary)) is not None:
+                        found[-1].append((nats, own))
             if not goes_on(len(found)):
                 return table
-    wanted = {kind: count / table.molecules for kind, count in table.counts.items()}
-    return table.model_copy(update={"costs": costs([one for one in found if one], wanted)})
+    wanted = np.array(table.counts) / table.molecules
+    return table.model_copy(update={"costs": costs([one for one in found if one], np.array(table.keys), wanted)})
 
 
-def costs(samples: Sequence[Likely], wanted: Mapping[str, float]) -> dict[str, float]:
-    """Nats of the kinds that samples' decoded graphs have more often than `wanted`, a molecule's number of each."""
+def costs(samples: Sequence[Likely], keys: np.ndarray, wanted: np.ndarray) -> list[float]:
+    """Nats of kinds, `keys` in rising order, that samples' decoded graphs have more often than `wanted`, a molecule's number of
+    each."""
     if not samples:
-        return {}
-    names = list(wanted)
-    column = {kind: k for k, kind in enumerate(names)}
-    target = np.array([wanted[kind] for kind in names]) * len(samples) + FEW
-    graphs = [
-        (k, cost, [column[name] for name in found if name in column])
-        for k, likely in enumerate(samples)
-        for cost, found in likely
-    ]
+        return [0.0] * len(keys)
+    target = wanted * len(samples) + FEW
+    graphs = [(k, cost, found[np.isin(found, keys)]) for k, likely in enumerate(samples) for cost, found in likely]
     sample, nats = np.array([k for k, _, _ in graphs]), np.array([cost for _, cost, _ in graphs])
     graph = np.repeat(np.arange(len(graphs)), [len(own) for _, _, own in graphs])
-    kind = np.array([one for _, _, own in graphs for one in own], dtype=int)
+    kind = np.searchsorted(keys, np.concatenate([own for _, _, own in graphs]))
     first = np.flatnonzero(np.diff(sample, prepend=-1))  # a sample's graphs lie together
-    worth = np.zeros(len(names))
+    worth = np.zeros(len(keys))
     for _ in range(ROUNDS):
         whole = nats + np.bincount(graph, worth[kind], minlength=len(nats))
         chosen = whole == np.minimum.reduceat(whole, first)[sample]
         share = chosen / np.add.reduceat(chosen.astype(float), first)[sample]
-        drawn = np.bincount(kind, share[graph], minlength=len(names)) + FEW
+        drawn = np.bincount(kind, share[graph], minlength=len(keys)) + FEW
         worth = np.clip(worth + PART * np.log(drawn / target), 0.0, MOST)
-    return {name: round(float(value), 2) for name, value in zip(names, worth) if value >= 0.05}
+    return [round(float(value), 2) for value in worth]

@@ -1,16 +1,18 @@
 """The E(3)-equivariant graph denoiser of molecules.
 
-Shape legend: B molecules, N heavy atoms, D node width, E pair width, V vector channels, H heads.
+Shape legend: B molecules, N heavy atoms, P = N (N - 1) / 2 pairs of them, D node width, E pair width, V vector channels,
+H heads.
 
-Node scalars h_BND, symmetric pair scalars e_BNNE and vector channels v_BNV3 exchange information in every
-layer; coordinates move in every layer. Pairs see each other through a triangle product over the third atom,
-without which a message-passing net cannot count rings. Only polar vectors, their inner products and
-distances enter, so the output turns, mirrors, shifts and permutes with the input.
+Node scalars h_BND, scalars of pairs e_BPE and vector channels v_BNV3 exchange information in every layer; coordinates
+move in every layer. Pairs see each other through a triangle product over the third atom, without which a message-passing
+net cannot count rings. Only polar vectors, their inner products and distances enter, so the output turns, mirrors, shifts
+and permutes with the input.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,6 +58,41 @@ def bumps(d: Tensor, centres: Tensor, widths: Tensor) -> Tensor:
     return torch.exp(-((d - centres) * widths).square().clamp(max=30.0))
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs (first < second) of N atoms `[P]`, and for each i, j the pair's number, P on the diagonal `[N * N]`."""
+
+    first: Tensor
+    second: Tensor
+    place: Tensor
+
+    @classmethod
+    def of(cls, atoms: int, device: torch.device) -> Pairs:
+        first, second = torch.triu_indices(atoms, atoms, 1, device=device)
+        place = torch.full((atoms, atoms), len(first), device=device)
+        place[first, second] = place[second, first] = torch.arange(len(first), device=device)
+        return cls(first, second, place.flatten())
+
+    def ends(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """What both atoms of each pair have, of `[B, N, ...]`."""
+        return nodes.index_select(1, self.first), nodes.index_select(1, self.second)
+
+    def dense(self, e: Tensor) -> Tensor:
+        """`[B, P, C]` as symmetric `[B, N, N, C]`, zero on the diagonal."""
+        B, _, C = e.shape
+        N = math.isqrt(len(self.place))
+        return torch.cat([e, e.new_zeros(B, 1, C)], 1).index_select(1, self.place).view(B, N, N, C)
+
+    def lengths(self, x: Tensor) -> Tensor:
+        """Distances of positions `[B, N, 3]`, `[B, P, 1]`."""
+        x_i, x_j = self.ends(x)
+        return torch.sqrt((x_i - x_j).square().sum(-1, keepdim=True) + 1e-8)
+
+    def take(self, dense: Tensor) -> Tensor:
+        """The pairs of `[B, N, N, C]`, `[B, P, C]`."""
+        return dense.flatten(1, 2).index_select(1, self.first * dense.shape[1] + self.second)
+
+
 def shares(logits: Tensor) -> Tensor:
     """Softmax over the last dimension; torch's own is four times slower where that has few entries."""
     weights = torch.exp(logits - logits.amax(-1, keepdim=True))
@@ -89,40 +126,41 @@ class Layer(nn.Module):
         nn.init.zeros_(self.pair_vec.bias)
 
     def forward(
-        self, h: Tensor, e: Tensor, v: Tensor, x: Tensor, centres: Tensor, scale: Tensor, node: Tensor, pair: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, h: Tensor, e: Tensor, v: Tensor, x: Tensor, centres: Tensor, scale: Tensor, node: Tensor, pairs: Pairs,
+        there: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         B, N, D = h.shape
-        E = e.shape[-1]
+        E, V, H = e.shape[-1], v.shape[2], self.heads
         # geometry of the moment
         r = x.unsqueeze(2) - x.unsqueeze(1)  # B N N 3
         d = torch.sqrt(r.square().sum(-1, keepdim=True) + 1e-8)
         unit = r / (d + 1.0)  # tame at close range, and no 0/0 on the diagonal
+        d, along = pairs.take(d), pairs.take(unit).unsqueeze(-1)
         radial = bumps(d, centres, scale)
-        vn = self.to_vec(v.transpose(2, 3))  # B N 3 V
-        gram = torch.einsum("bixc,bjxc->bijc", vn, vn)
-        along = torch.einsum("bixc,bijx->bijc", vn, unit)  # projections of both ends on the bond
-        along = along + along.transpose(1, 2)
-        geo = gram * 0.5 + along
+        v_i, v_j = pairs.ends(self.to_vec(v.transpose(2, 3)))  # B P 3 V
+        # inner products of both ends' vectors, and their projections on the bond
+        geo = (v_i * (0.5 * v_j + along) - v_j * along).sum(2)
         hn = self.norm_h(h)
-        p, q = self.node_to_pair(hn).split((2 * E, 2 * E), -1)
+        (p_i, q_i), (p_j, q_j) = (end.split((2 * E, 2 * E), -1) for end in pairs.ends(self.node_to_pair(hn)))
         en = self.norm_e(e)
         inner = self.pair_in(torch.cat([en, radial, geo, d * 0.2, 1.0 / (1.0 + d)], -1))
-        inner = functional.silu(inner + p.unsqueeze(2) + p.unsqueeze(1) + q.unsqueeze(2) * q.unsqueeze(1))
+        inner = functional.silu(inner + p_i + p_j + q_i * q_j)
         # triangle product: pairs (i,k) and (k,j) speak to (i,j)
-        tri = (self.triangle(en) * pair).permute(0, 3, 1, 2)
-        tri = torch.matmul(tri, tri).permute(0, 2, 3, 1) * (1.0 / math.sqrt(8.0))
-        e = (e + self.pair_out(torch.cat([inner, tri], -1))) * pair
+        tri = pairs.dense(self.triangle(en) * there).permute(0, 3, 1, 2)
+        tri = pairs.take(torch.matmul(tri, tri).permute(0, 2, 3, 1)) * (1.0 / math.sqrt(8.0))
+        e = (e + self.pair_out(torch.cat([inner, tri], -1))) * there
         # attention biased by pairs; pairs are carried along with the values
-        H = self.heads
+        whole = pairs.dense(e)
         query, key, value = self.qkv(hn).view(B, N, 3, H, D // H).permute(2, 0, 3, 1, 4)
-        logits = torch.matmul(query, key.transpose(2, 3)) / math.sqrt(D // H) + self.pair_bias(e).permute(0, 3, 1, 2)
+        logits = torch.matmul(query, key.transpose(2, 3)) / math.sqrt(D // H) + self.pair_bias(whole).permute(
+            0, 3, 1, 2
+        )
         weights = shares(logits.masked_fill(~node[:, None, None, :].bool(), -1e9))
         mixed = torch.matmul(weights, value).transpose(1, 2).reshape(B, N, D)
-        carried = torch.matmul(weights.permute(0, 2, 1, 3), e).reshape(B, N, H * E)
+        carried = torch.matmul(weights.permute(0, 2, 1, 3), whole).reshape(B, N, H * E)
         h = h + self.attended(torch.cat([mixed, carried], -1))
         # vectors and coordinates
-        V = v.shape[2]
-        a, b, c = (self.pair_vec(e) * pair).split((V, V, 1), -1)
+        a, b, c = pairs.dense(self.pair_vec(e) * there).split((V, V, 1), -1)
         dv = torch.matmul(a.transpose(2, 3), unit)  # B N V 3
         dv = dv + torch.einsum("bijc,bjcx->bicx", b, v) * 0.3
         v = v + dv
@@ -194,6 +232,8 @@ class MoleculeNetwork(nn.Module):
         ).unsqueeze(-1)
         scale = condition["length_scale"].to(node.dtype)[:, None, None]
         x0 = state["positions"] * scale
+        pairs = Pairs.of(N, node.device)
+        there = pairs.take(pair)
         source = torch.cat([time_features(field_of(s, f).expand(B)) for f in FIELDS], -1).to(node.dtype)
         target = torch.cat([time_features(field_of(t, f).expand(B)) for f in FIELDS], -1).to(node.dtype)
         clock = self.source(source) + self.target(target) - self.target(source)  # nothing is added on the diagonal
@@ -213,23 +253,20 @@ class MoleculeNetwork(nn.Module):
                 state["atoms"], state["bonds"], s_atoms, s_bonds, condition["allowed"], condition["totals"], node, pair
             )
         h = h * node.unsqueeze(-1)
-        r = x0.unsqueeze(2) - x0.unsqueeze(1)
-        d0 = torch.sqrt(r.square().sum(-1, keepdim=True) + 1e-8)
+        d0 = pairs.lengths(x0)
         radial = bumps(d0, self.centres, self.widths)
         wide = bumps(d0, 2.5 * self.centres, 0.4 * self.widths)
-        e = self.bond_in(state["bonds"]) + self.pair_start(torch.cat([radial, wide], -1)) + clock[:, None, None, d:]
-        e = e * pair
+        e = self.bond_in(pairs.take(state["bonds"])) + self.pair_start(torch.cat([radial, wide], -1))
+        e = (e + clock[:, None, d:]) * there
         v = x0.new_zeros(B, N, self.config.vectors, 3)
         x = x0
         for layer in self.layers:
-            h, e, v, x = layer(h, e, v, x, self.centres, self.widths, node, pair)
+            h, e, v, x = layer(h, e, v, x, self.centres, self.widths, node, pairs, there)
         h, e = self.norm_h(h), self.norm_e(e)
-        r = x.unsqueeze(2) - x.unsqueeze(1)
-        d1 = torch.sqrt(r.square().sum(-1, keepdim=True) + 1e-8)
-        radial = bumps(d1, self.centres, self.widths)
-        p, q = self.bond_nodes(h).chunk(2, -1)
-        e = e + p.unsqueeze(2) + p.unsqueeze(1) + q.unsqueeze(2) * q.unsqueeze(1)
+        radial = bumps(pairs.lengths(x), self.centres, self.widths)
+        (p_i, q_i), (p_j, q_j) = (end.chunk(2, -1) for end in pairs.ends(self.bond_nodes(h)))
+        bonds = pairs.dense(self.bond_out(torch.cat([e + p_i + p_j + q_i * q_j, radial], -1)))
         atoms = self.atom_out(h)
         if self.config.elements:
             atoms = atoms.masked_fill(~condition["allowed"], FORBIDDEN)
-        return {"positions": x / scale, "atoms": atoms, "bonds": self.bond_out(torch.cat([e, radial], -1))}
+        return {"positions": x / scale, "atoms": atoms, "bonds": bonds}

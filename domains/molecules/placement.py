@@ -13,7 +13,6 @@ import math
 import numpy as np
 from rdkit import Chem
 
-from .hydrogen_distances import settled
 from .hydrogen_sites import SP2, Site, hydrogen_sites
 
 LENGTHS = {  # X-H, GFN2-xTB minima of QM9 molecules, training split (standard deviation 0.002-0.008 Å)
@@ -60,8 +59,8 @@ def place_hydrogens(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     heavy = len(positions)
     x = np.full((mol.GetNumAtoms(), 3), np.nan)
     x[:heavy] = positions
-    sites, open_sites = list(hydrogen_sites(mol, heavy)), []
-    for site in sites:
+    open_sites = []
+    for site in hydrogen_sites(mol, heavy):
         candidates = _candidates(mol, site, positions)
         if len(candidates) == 1:
             x[site.hydrogens] = candidates[0]
@@ -72,7 +71,7 @@ def place_hydrogens(mol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
         for site, candidates in open_sites:
             scores = _scores(mol, site, candidates, x, kinds)
             x[site.hydrogens] = candidates[(scores <= scores.min() + TIE).argmax()]
-    return settled(mol, sites, x)
+    return x
 
 
 def _candidates(mol: Chem.Mol, site: Site, x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What bond lengths and angles of real molecules look like, as a small table that travels with the package.
 
-`python -m sciconsist.domains.molecules.reference --rebuild` makes it, and that of `hydrogen_distances`, again from the
-training split in SCICONSIST_DATA_DIR. The bins draw plots; figures come from `metrics.geometry_distance` and the molecules.
+`python -m sciconsist.domains.molecules.reference --rebuild` makes it again from the training
+split in SCICONSIST_DATA_DIR. The bins draw plots; figures come from `metrics.geometry_distance` and the molecules.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
@@ -20,8 +20,6 @@ from rdkit import Chem, rdBase
 
 from sciconsist.errors import UserError
 
-from . import hydrogen_distances
-from .hydrogen_sites import Site, hydrogen_sites
 from .metrics.geometry import Geometry, measure
 from .shells import close_shells
 
@@ -127,7 +125,7 @@ def _training_molecules(path: Path) -> Iterator[Chem.Mol]:
 
 
 def rebuild(path: Path, folder: Path) -> None:
-    """Write this table and that of `hydrogen_distances` from the training split at `path`; about two minutes."""
+    """Write this table from the training split at `path`; about two minutes."""
     mols = list(_training_molecules(path))
     found = ReferenceHistograms.from_geometry(measure(mols))
     about = {
@@ -147,15 +145,6 @@ def rebuild(path: Path, folder: Path) -> None:
     }
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     (folder / TABLE).write_text(text.replace(',"', ',\n"') + "\n", encoding="utf-8")
-    rows = hydrogen_distances.learn(_hydrogens(mol) for mol in mols)
-    content = {**about, "units": "Å", "molecules": len(mols), "distances": rows}
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    (folder / hydrogen_distances.TABLE).write_text(text.replace(",[", ",\n[") + "\n", encoding="utf-8")
-
-
-def _hydrogens(mol: Chem.Mol) -> tuple[Chem.Mol, Iterable[Site]]:
-    Chem.SanitizeMol(mol)
-    return mol, hydrogen_sites(mol, mol.GetNumHeavyAtoms())
 
 
 def main() -> None:

@@ -7,26 +7,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sciconsist.domains.molecules.compiled import compiled
+
 from .vocabulary import Vocabulary
 
 
-def neighbour_masks(orders: np.ndarray) -> list[int]:
-    return [int(sum(1 << j for j in np.flatnonzero(row))) for row in orders]
-
-
-def component(neighbours: list[int], start: int) -> list[int]:
-    """Atoms reachable from `start`; `neighbours[i]` is a bit mask."""
-    seen, frontier, found = 1 << start, [start], []
-    while frontier:
-        i = frontier.pop()
-        found.append(i)
-        new = neighbours[i] & ~seen
-        seen |= new
-        while new:
-            low = new & -new
-            frontier.append(low.bit_length() - 1)
-            new ^= low
-    return found
+@compiled
+def piece_of_first(bonded: np.ndarray) -> np.ndarray:
+    """Which atoms `[N]` the bonds `[N, N]` join to the first."""
+    n = len(bonded)
+    seen = np.zeros(n, np.bool_)
+    seen[0] = True
+    left = np.zeros(n, np.int64)
+    count = 1
+    while count:
+        count -= 1
+        i = left[count]
+        for j in range(n):
+            if bonded[i, j] and not seen[j]:
+                seen[j] = True
+                left[count] = j
+                count += 1
+    return seen
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,13 @@ class Totals:
     bonds: int | None = None
 
 
-@dataclass(frozen=True)
-class Alternatives:
-    """Changes within a window, cheapest first: all, by atom, by the total they change, that make a bond."""
-
-    ids: list[int]
-    of_atom: list[list[int]]
-    of_total: list[list[int]]
-    joining: list[int]
-
-
 class Problem:
     """Costs relative to the argmax, and every way to leave it as a numbered alternative.
 
     Alternative `i K + k` puts atom i in class k, `N K + 4 p + o` gives pair p the order o. Its `shift` is
-    what it adds to the imbalance (order sum minus bond orders) of its atoms `first` and `second` (-1: none),
-    `total_shifts[q]` what it adds to total q of those asked for, of which the argmax has `excess[q]` too many.
+    what it adds to the imbalance (order sum minus bond orders) of its atoms `first` and `second` (-1: none), `joins` is 1
+    where it bonds them and -1 where it parts them, `value` the class or order, `gaps` what it costs, `variable` what it
+    changes, and `total_shifts[q]` what it adds to total q of those asked for, of which the argmax has `excess[q]` too many.
     """
 
     def __init__(
@@ -87,75 +80,45 @@ class Problem:
             per_pair = bonded if name == "bonds" else np.zeros(4, int)
             excess.append(int(each[self.classes].sum() + per_pair[self.bonds].sum()) - wanted)
             of_class, of_pair = each - each[self.classes][:, None], per_pair - per_pair[self.bonds][:, None]
-            shifts.append(np.concatenate([of_class.ravel(), of_pair.ravel()]).tolist())
-        self.excess, self.total_shifts = tuple(excess), shifts
-        self._gaps = np.concatenate([class_gap.ravel(), bond_gap.ravel()])
-        self._first = np.concatenate([np.repeat(np.arange(n), k), np.repeat(left, 4)])
-        self._second = np.concatenate([np.full(n * k, -1), np.repeat(right, 4)])
+            shifts.append(np.concatenate([of_class.ravel(), of_pair.ravel()]))
+        self.excess, self.total_shifts = tuple(excess), np.array(shifts, dtype=int).reshape(-1, n * k + 4 * len(left))
+        self.gaps = np.concatenate([class_gap.ravel(), bond_gap.ravel()])
+        self.first = np.concatenate([np.repeat(np.arange(n), k), np.repeat(left, 4)])
+        self.second = np.concatenate([np.full(n * k, -1), np.repeat(right, 4)])
         bond_shift = self.bonds[:, None] - np.arange(4)[None]
-        self.gaps: list[float] = self._gaps.tolist()
-        self.first: list[int] = self._first.tolist()
-        self.second: list[int] = self._second.tolist()
-        self.shift: list[int] = np.concatenate([class_shift.ravel(), bond_shift.ravel()]).tolist()
-        neighbours = np.zeros((n, n), int)
-        neighbours[left, right] = neighbours[right, left] = self.bonds
-        self.neighbours = neighbour_masks(neighbours)
+        self.shift = np.concatenate([class_shift.ravel(), bond_shift.ravel()])
+        joined = (np.arange(4)[None] > 0).astype(int) - (self.bonds[:, None] > 0)
+        self.joins = np.concatenate([np.zeros(n * k, dtype=int), joined.ravel()])
+        self.variable = np.concatenate([np.repeat(np.arange(n), k), np.repeat(n + np.arange(len(left)), 4)])
+        self.value = np.concatenate([np.tile(np.arange(k), n), np.tile(np.arange(4), len(left))])
+        self.orders = np.zeros((n, n), dtype=int)
+        self.orders[left, right] = self.orders[right, left] = self.bonds
+        self.bonded = self.orders > 0
 
-    def alternatives(self, window: float) -> Alternatives:
-        inside = (self._gaps <= window) & np.isfinite(self._gaps)
+    def alternatives(self, window: float) -> np.ndarray:
+        """Numbers of the changes that cost at most so much, cheapest first."""
+        inside = (self.gaps <= window) & np.isfinite(self.gaps)
         inside[np.arange(self.n) * self.k + self.classes] = False
         inside[self.n * self.k + 4 * np.arange(len(self.left)) + self.bonds] = False
         ids = np.flatnonzero(inside)
-        ids = ids[np.argsort(self._gaps[ids], kind="stable")].tolist()
-        of_atom: list[list[int]] = [[] for _ in range(self.n)]
-        for a in ids:
-            of_atom[self.first[a]].append(a)
-            if self.second[a] >= 0:
-                of_atom[self.second[a]].append(a)
-        of_total = [[a for a in ids if shift[a]] for shift in self.total_shifts]
-        return Alternatives(ids, of_atom, of_total, [a for a in ids if self.bonding(a) > 0])
-
-    def variable(self, a: int) -> int:
-        """Bit mask of all alternatives of the variable that `a` changes."""
-        atoms = self.n * self.k
-        if a < atoms:
-            return ((1 << self.k) - 1) << (a - a % self.k)
-        return 15 << (a - (a - atoms) % 4)
-
-    def bonding(self, a: int) -> int:
-        """+1 if `a` joins two atoms that the argmax leaves apart, -1 if it parts them, else 0."""
-        if self.second[a] < 0:
-            return 0
-        pair, order = divmod(a - self.n * self.k, 4)
-        return int(order > 0) - int(self.bonds[pair] > 0)
+        return ids[np.argsort(self.gaps[ids], kind="stable")]
 
     def bonds_across(self, piece: set[int]) -> int:
         """Bonds of the argmax between `piece` and the rest."""
         inside = np.isin(np.arange(self.n), list(piece))
         return int(((self.bonds > 0) & (inside[self.left] != inside[self.right])).sum())
 
-    def neighbours_after(self, chosen: Sequence[int]) -> list[int]:
-        neighbours = list(self.neighbours)
-        for a in chosen:
-            if change := self.bonding(a):
-                i, j = self.first[a], self.second[a]
-                neighbours[i] = neighbours[i] | 1 << j if change > 0 else neighbours[i] & ~(1 << j)
-                neighbours[j] = neighbours[j] | 1 << i if change > 0 else neighbours[j] & ~(1 << i)
-        return neighbours
-
-    def is_solution(self, chosen: Sequence[int], excess: tuple[int, ...] | None = None) -> bool:
-        """Whether balanced changes also leave one piece with the right totals."""
-        excess = self.excess if excess is None else excess
-        return not any(excess) and len(component(self.neighbours_after(chosen), 0)) == self.n
+    def is_solved(self) -> bool:
+        """Whether the argmax is consistent as it is."""
+        return not self.imbalance.any() and not any(self.excess) and bool(piece_of_first(self.bonded).all())
 
     def apply(self, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Classes `[N]` and orders `[N, N]` of the argmax after the chosen changes."""
-        classes, bonds = self.classes.copy(), self.bonds.copy()
+        classes, orders = self.classes.copy(), self.orders.copy()
         for a in chosen:
-            if a < self.n * self.k:
-                classes[a // self.k] = a % self.k
+            i, j = self.first[a], self.second[a]
+            if j < 0:
+                classes[i] = self.value[a]
             else:
-                bonds[(a - self.n * self.k) // 4] = (a - self.n * self.k) % 4
-        orders = np.zeros((self.n, self.n), dtype=int)
-        orders[self.left, self.right] = orders[self.right, self.left] = bonds
+                orders[i, j] = orders[j, i] = self.value[a]
         return classes, orders

@@ -53,6 +53,10 @@ class Vocabulary:
         """Bond order to heavy neighbours of every class, `[K]` int."""
         return np.array([c.order_sum for c in self.classes])
 
+    def elements(self) -> np.ndarray:
+        """Atomic number of every class, `[K]` int."""
+        return np.array([c.atomic_number for c in self.classes])
+
     def same_element(self) -> np.ndarray:
         """Which classes are of the same element, `[K, K]` bool."""
         symbols = np.array([c.symbol for c in self.classes])

@@ -35,8 +35,8 @@ def molecules(
 ) -> None:
     """Train a molecule model by flow matching; the folder gets model.safetensors, log.csv and the state.
 
-    First, in a fifth of the minutes at most, a small network learns what distances a graph fixes. From then on
-    Ctrl-C saves after the step in hand; --resume goes on. At the end, for a minute or two, samples show which
+    First, in a fifth of the minutes at most, small networks learn what distances a graph fixes and where hydrogens
+    are. From then on Ctrl-C saves after the step in hand; --resume goes on. At the end, for a minute or two, samples show which
     rings and atoms come too often; the finished model avoids these.
 
     \b

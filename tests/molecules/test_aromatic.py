@@ -44,7 +44,7 @@ def test_every_kekule_form_is_as_likely_and_one_is_found(smiles: str) -> None:
     assert found.consistent and found.gap == pytest.approx(0.0, abs=1e-4)
     mol = assemble(found.classes, found.orders, graph.positions, VOCABULARY)  # type: ignore[arg-type]
     assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == Chem.CanonSmiles(smiles)
-    again = aromatic(found, VOCABULARY)
+    again = aromatic(found.classes, found.orders, VOCABULARY)
     assert again is not None and (again == graph.aromatic).all()
 
 

@@ -13,7 +13,6 @@ from rdkit import Chem
 from sciconsist.domains.molecules import decode
 from sciconsist.domains.molecules.decode import (
     DecodedGraph,
-    Search,
     decode_graph,
     decode_weighed,
     is_connected,
@@ -21,8 +20,10 @@ from sciconsist.domains.molecules.decode import (
     problem_of,
 )
 from sciconsist.domains.molecules.integer_programme import integer_programme
+from sciconsist.domains.molecules.ranking import Found, Search
 from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.vocabulary import AtomClass, Vocabulary, atom_classes
+from sciconsist.domains.molecules.weighing import no_weighing
 
 SMALL = Vocabulary(
     tuple(
@@ -92,7 +93,8 @@ def test_likely_graphs_are_all_weighed_in_order(seed: int) -> None:
     atom, bond = random_input(np.random.default_rng(seed), 3, len(SMALL), 1.0)
     slack, seen = 5.0, []
 
-    def penalty(classes: np.ndarray, orders: np.ndarray, enough: float) -> float:
+    def answer(found: Found, enough: float) -> float:
+        classes, orders = found.classes, found.orders
         seen.append((*classes.tolist(), *orders.ravel().tolist()))
         values.append(
             atom[range(3), classes].sum() + sum(bond[i, j, orders[i, j]] for i, j in combinations(range(3), 2))
@@ -100,7 +102,7 @@ def test_likely_graphs_are_all_weighed_in_order(seed: int) -> None:
         return slack
 
     values: list[float] = []
-    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, Search(slack, 10**6, 100_000))
+    graph = decode_weighed(atom, bond, SMALL, None, 0, answer, Search(slack, 10**6, 100_000), no_weighing(SMALL))
     assert graph.log_likelihood == pytest.approx(decode_graph(atom, bond, SMALL).log_likelihood)
     assert len(set(seen)) == len(seen) and values == sorted(values, reverse=True)
     everything = sorted((value for value, _ in all_graphs(atom, bond, SMALL)), reverse=True)
@@ -118,7 +120,10 @@ def test_the_least_of_cost_and_penalty_is_that_of_brute_force(seed: int, n: int,
     def penalty(classes: np.ndarray, orders: np.ndarray, enough: float = np.inf) -> float:
         return nats * abs(int(own[classes].sum()) - hydrogens)
 
-    graph = decode_weighed(atom, bond, SMALL, None, 0, penalty, Search(100.0, 10**6, 10**6))
+    def answer(found: Found, enough: float) -> float:
+        return penalty(found.classes, found.orders)
+
+    graph = decode_weighed(atom, bond, SMALL, None, 0, answer, Search(100.0, 10**6, 10**6), no_weighing(SMALL))
     best = max(
         (value - penalty(np.array(classes), bond) for value, classes in all_graphs(atom, bond, SMALL)), default=None
     )
@@ -139,12 +144,15 @@ def test_near_the_best_are_all_so_near_and_a_hasty_search_finds_some(
     def penalty(classes: np.ndarray, orders: np.ndarray, enough: float = np.inf) -> float:
         return nats * abs(int(own[np.asarray(classes)].sum()) - 3)
 
+    def answer(found: Found, enough: float) -> float:
+        return penalty(found.classes, found.orders)
+
     def costs(haste: float) -> list[float]:
         search = Search(100.0, 10**6, 10**6, haste)
         problem = problem_of(atom, bond, SMALL, None, Totals(0))
         assert problem is not None
-        found = near_best(problem, penalty, search, margin)
-        return sorted(cost for cost, _, _ in found)
+        found = near_best(problem, answer, search, no_weighing(SMALL), margin)
+        return sorted(cost for cost, _ in found)
 
     graphs = all_graphs(atom, bond, SMALL)
     whole = sorted(penalty(np.array(classes), bond) - value for value, classes in graphs)

@@ -1,0 +1,171 @@
+"""Hydrogens that a network moves to where the atoms around have them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from rdkit import Chem
+from rdkit.Chem import AllChem
+
+from sciconsist.datasets import registry
+from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
+from sciconsist.domains.molecules.hydrogen_network import (
+    HydrogenNetwork,
+    Whole,
+    examples,
+    fit,
+    misplaced,
+    settle_hydrogens,
+    whole,
+)
+from sciconsist.domains.molecules.hydrogens import assemble
+from sciconsist.domains.molecules.vocabulary import Vocabulary
+from sciconsist.random import fresh_weights
+from sciconsist.workflows.models import load
+
+SMILES = ("CCO", "CC(=O)N", "Nc1ccccc1", "C1CN1", "OC1CC2CC12", "C#CC=O", "C[NH3+]", "CC(C)C", "N=CC", "O=CO")
+
+
+def embedded(smiles: str) -> Chem.Mol:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert AllChem.EmbedMolecule(mol, randomSeed=7) == 0
+    AllChem.MMFFOptimizeMolecule(mol)
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    return mol
+
+
+@pytest.fixture(scope="module")
+def mols() -> list[Chem.Mol]:
+    return [embedded(s) for s in SMILES]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    bare = [Chem.MolFromSmiles(smiles) for smiles in SMILES]
+    for mol in bare:
+        Chem.Kekulize(mol, clearAromaticFlags=True)
+    return Vocabulary.from_molecules(bare)
+
+
+def restless(vocabulary: Vocabulary, seed: int = 0) -> HydrogenNetwork:
+    """One of float64 that moves hydrogens, though nowhere in particular."""
+    network = HydrogenNetwork(len(vocabulary)).double()
+    generator = torch.Generator().manual_seed(seed)
+    for value in network.parameters():
+        value.data = 0.3 * torch.randn(value.shape, generator=generator, dtype=torch.float64)
+    return network.requires_grad_(False)
+
+
+def pair(mols: list[Chem.Mol], vocabulary: Vocabulary) -> tuple[Whole, torch.Tensor]:
+    found = examples(mols, vocabulary, seed=0)
+    assert found is not None
+    return found
+
+
+def test_it_turns_mirrors_and_shifts_with_the_molecule_and_heavy_atoms_stay(
+    mols: list[Chem.Mol], vocabulary: Vocabulary
+) -> None:
+    molecules, _ = pair(mols, vocabulary)
+    network = restless(vocabulary)
+    found = network(molecules)
+    moved = (found - molecules.positions).norm(dim=-1)
+    assert moved[molecules.hydrogen].min() > 1e-4 and not moved[~molecules.hydrogen].any()
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
+    for motion in (turn, -turn):
+        other = network(replace(molecules, positions=molecules.positions @ motion + 2.0))
+        torch.testing.assert_close(other[molecules.mask], (found @ motion + 2.0)[molecules.mask], atol=1e-9, rtol=0)
+
+
+def test_neither_the_order_of_atoms_nor_the_molecules_beside_it_matter(
+    mols: list[Chem.Mol], vocabulary: Vocabulary
+) -> None:
+    molecules, _ = pair(mols, vocabulary)
+    network = restless(vocabulary)
+    together = network(molecules)
+    for k in range(len(molecules)):
+        alone = molecules[torch.tensor([k])]
+        n = alone.mask.shape[1]
+        torch.testing.assert_close(network(alone)[0], together[k, :n], atol=1e-12, rtol=0)
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(k))
+        turned = Whole(
+            alone.kinds[:, order], alone.bonds[:, order][:, :, order], alone.positions[:, order],
+            alone.hydrogen[:, order], alone.mask[:, order],
+        )  # fmt: skip
+        torch.testing.assert_close(network(turned)[0], together[k, order], atol=1e-10, rtol=0)
+
+
+def test_one_that_was_not_fitted_leaves_hydrogens_where_rules_put_them(
+    mols: list[Chem.Mol], vocabulary: Vocabulary
+) -> None:
+    graphs = [heavy_graph(mol, vocabulary) for mol in mols]
+    made = [assemble(g.classes, g.orders, g.positions, vocabulary) for g in graphs]  # type: ignore[arg-type]
+    before = [mol.GetConformer().GetPositions() for mol in made]
+    network = HydrogenNetwork(len(vocabulary)).requires_grad_(False)
+    settle_hydrogens(network, graphs, made, vocabulary)
+    for x, mol in zip(before, made):
+        np.testing.assert_allclose(mol.GetConformer().GetPositions(), x, atol=1e-5)
+
+
+def test_a_molecule_that_could_not_be_made_is_left_alone(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
+    graph = heavy_graph(mols[0], vocabulary)
+    apart = HeavyGraph(graph.classes, np.zeros_like(graph.orders), graph.positions)
+    made = [assemble(g.classes, g.orders, g.positions, vocabulary) for g in (apart, graph)]  # type: ignore[arg-type]
+    before = made[0].GetConformer().GetPositions()
+    settle_hydrogens(restless(vocabulary), [apart, graph], made, vocabulary)
+    np.testing.assert_array_equal(made[0].GetConformer().GetPositions(), before)
+
+
+def test_hydrogens_that_are_alike_are_told_apart_by_where_they_are(vocabulary: Vocabulary) -> None:
+    """The numbers of a methyl's hydrogens say nothing: turned by a third they are where they were."""
+    mol = embedded("CC(C)C")
+    other = Chem.RenumberAtoms(mol, [0, 1, 2, 3, *range(mol.GetNumAtoms() - 1, 3, -1)])
+    (one, ends), (two, other_ends) = pair([mol], vocabulary), pair([other], vocabulary)
+    torch.testing.assert_close(one.positions, two.positions)
+    torch.testing.assert_close(ends, other_ends)
+    assert (one.positions - ends).norm(dim=-1).max() < 0.3
+
+
+def test_what_the_rules_or_the_vocabulary_do_not_take_is_left_out(vocabulary: Vocabulary) -> None:
+    radical = Chem.AddHs(Chem.MolFromSmiles("C[CH2]"))
+    AllChem.EmbedMolecule(radical, randomSeed=1)
+    assert examples([radical, embedded("CF")], vocabulary, 0) is None
+
+
+def test_a_fit_brings_hydrogens_nearer(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
+    with fresh_weights(0):
+        network = HydrogenNetwork(len(vocabulary))
+    molecules, ends = pair(mols, vocabulary)
+    molecules = replace(molecules, positions=molecules.positions.float())
+    with torch.no_grad():
+        before = misplaced(network, molecules, ends)
+    fit(network, mols, vocabulary, steps=400)
+    with torch.no_grad():
+        after = misplaced(network, molecules, ends)
+    assert after < 0.5 * before
+    assert not any(value.requires_grad for value in network.parameters())
+
+
+def test_the_shipped_one_is_nearer_than_rules_on_molecules_it_has_not_seen(data_dir: Path) -> None:
+    model = load("molecules-qm9gfn2")
+    real = [record.mol for record in registry.load("qm9-gfn2", "val", limit=100)]
+    found = examples(real, model.domain.vocabulary, 0)
+    assert found is not None
+    molecules, ends = found
+    near = molecules.hydrogen & ((molecules.positions - ends).norm(dim=-1) < 0.4)
+    network = cast(HydrogenNetwork, model.hydrogens)
+    off, rules = ((x - ends).norm(dim=-1)[near].median() for x in (network(molecules), molecules.positions))
+    assert off < 0.6 * rules
+
+
+def test_a_batch_of_whole_molecules_knows_its_hydrogens(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
+    graph = heavy_graph(mols[0], vocabulary)  # ethanol
+    made = assemble(graph.classes, graph.orders, graph.positions, vocabulary)  # type: ignore[arg-type]
+    one = whole([graph], [made.GetConformer().GetPositions()], vocabulary)
+    bonds = {(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in made.GetBonds()}
+    assert {tuple(p) for p in torch.nonzero(one.bonds[0].triu()).tolist()} == {tuple(sorted(b)) for b in bonds}
+    assert one.hydrogen[0].tolist() == [a.GetAtomicNum() == 1 for a in made.GetAtoms()]
