@@ -69,10 +69,16 @@ def same_variable(variable: np.ndarray) -> np.ndarray:
     """For each of M moves the bits of those of its variable, `[M, words]`."""
     many = len(variable)
     bits = np.zeros((many, -(-many // WORD)), np.uint64)
-    for m in range(many):
-        for other in range(many):
-            if variable[m] == variable[other]:
+    order = np.argsort(variable)
+    begin = 0
+    while begin < many:
+        end = begin
+        while end < many and variable[order[end]] == variable[order[begin]]:
+            end += 1
+        for m in order[begin:end]:
+            for other in order[begin:end]:
                 bits[m, other // WORD] |= np.uint64(1) << np.uint64(other % WORD)
+        begin = end
     return bits
 
 

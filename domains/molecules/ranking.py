@@ -8,19 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .best_first import (
-    CEILING,
-    END,
-    LIMIT,
-    SOLUTION,
-    SPAN,
-    WORD,
-    Moves,
-    Nodes,
-    advance,
-    imbalance_cost,
-    same_variable,
-)  # fmt: skip
+from .best_first import CEILING, END, LIMIT, SOLUTION, SPAN, WORD, Moves, Nodes, advance, imbalance_cost, same_variable
 from .repairs import Problem
 from .weighing import NOT_ASKED, Weighing, lacking
 

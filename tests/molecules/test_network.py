@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig, bumps, shares
+from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig, Pairs, bumps, shares
 
 B, N, K = 3, 7, 5
 
@@ -117,3 +117,17 @@ def test_gaussians_of_distances_and_shares_are_what_they_say() -> None:
     logits = 5 * torch.randn(4, 3, 9, generator=generator, dtype=torch.float64)
     logits[..., 7:] = -1e9  # masked
     torch.testing.assert_close(shares(logits), torch.softmax(logits, -1))
+
+
+@pytest.mark.parametrize("atoms", [1, 2, 5])
+def test_pairs_kept_once_are_those_of_a_symmetric_array(atoms: int) -> None:
+    pairs = Pairs.of(atoms, torch.device("cpu"))
+    x = torch.randn(3, atoms, atoms, 2, generator=torch.Generator().manual_seed(0))
+    x = (x + x.transpose(1, 2)) * (1 - torch.eye(atoms))[..., None]
+    once = pairs.take(x)
+    assert once.shape == (3, atoms * (atoms - 1) // 2, 2)
+    torch.testing.assert_close(pairs.dense(once), x, atol=0, rtol=0)
+    positions = torch.randn(3, atoms, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        pairs.lengths(positions)[..., 0], pairs.take(torch.cdist(positions, positions)[..., None])[..., 0]
+    )
