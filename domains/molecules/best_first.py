@@ -14,7 +14,7 @@ import numpy as np
 from sciconsist.domains.molecules.compiled import compiled
 
 from .repairs import piece_of_first
-from .weighing import NOT_ASKED, Weighing, lacking
+from .weighing import Weighing, lacking
 
 SPAN = 12  # imbalances that the bound tells apart, in bond orders
 WORD = 64  # bits
@@ -69,16 +69,16 @@ def same_variable(variable: np.ndarray) -> np.ndarray:
     """For each of M moves the bits of those of its variable, `[M, words]`."""
     many = len(variable)
     bits = np.zeros((many, -(-many // WORD)), np.uint64)
-    order = np.argsort(variable)
-    begin = 0
-    while begin < many:
-        end = begin
-        while end < many and variable[order[end]] == variable[order[begin]]:
-            end += 1
-        for m in order[begin:end]:
-            for other in order[begin:end]:
-                bits[m, other // WORD] |= np.uint64(1) << np.uint64(other % WORD)
-        begin = end
+    before = np.empty(many, np.int64)  # the last one of the same variable
+    last = np.full(variable.max() + 1 if many else 0, -1)
+    for m in range(many):
+        before[m], last[variable[m]] = last[variable[m]], m
+        other = before[m]
+        while other >= 0:
+            bits[m, other // WORD] |= np.uint64(1) << np.uint64(other % WORD)
+            bits[other, m // WORD] |= np.uint64(1) << np.uint64(m % WORD)
+            other = before[other]
+        bits[m, m // WORD] |= np.uint64(1) << np.uint64(m % WORD)
     return bits
 
 
@@ -195,7 +195,7 @@ def _needed(moves: Moves, bound: np.ndarray, bonded: np.ndarray, nodes: Nodes, n
                     found[count] = m
                     count += 1
             return count
-    piece = _piece(bonded, moves, nodes, node, -1)
+    piece = _piece(bonded, moves, nodes, nodes.parent[node], nodes.move[node])
     if piece.all():
         return -1
     for m in range(len(moves.gap)):
@@ -225,7 +225,7 @@ def advance(
         counters[SEEN] += 1
         gap = graph_of(moves, nodes, counters[OPEN], classes, orders)
         if gap < numbers[CEILING]:
-            nats, unsure = lacking(classes, orders, NOT_ASKED, weighing)
+            nats, unsure = lacking(classes, orders, np.zeros((0, 0), np.bool_), weighing)
             if gap + nats < numbers[CEILING]:
                 return why, (gap, classes, orders, nats, unsure)
 
@@ -237,7 +237,7 @@ def _next(
 ) -> int:  # fmt: skip
     """Search until the next solution but the argmax, which is left open; why it stopped."""
     many = len(moves.gap)
-    candidates, banned = np.empty(many, np.int64), np.empty_like(nodes.banned[0])
+    candidates, banned = np.empty(many, np.int64), np.empty(nodes.banned.shape[1], np.uint64)
     while True:
         if counters[NODES] + many > len(nodes.key):
             return FULL
@@ -262,19 +262,21 @@ def _next(
                 if nodes.move[node] >= 0:
                     return SOLUTION
                 continue
-        _expand(moves, bound, bonded, nodes, counters, numbers, node, candidates[:count], banned)
+        _expand(moves, bound, bonded, nodes, counters, numbers, node, candidates, count, banned)
 
 
 @compiled
 def _expand(
     moves: Moves, bound: np.ndarray, bonded: np.ndarray, nodes: Nodes, counters: np.ndarray, numbers: np.ndarray,
-    node: int, candidates: np.ndarray, banned: np.ndarray,
+    node: int, candidates: np.ndarray, count: int, banned: np.ndarray,
 ) -> None:  # fmt: skip
     """Push a node's children: each takes one of the candidates, which those after it may not."""
     cost, rest, imbalance = nodes.cost[node], nodes.rest[node], nodes.imbalance[node]
-    banned[:] = nodes.banned[node]
+    for word in range(len(banned)):
+        banned[word] = nodes.banned[node, word]
     times = numbers[HASTE] if counters[FOUND] else 1.0
-    for m in candidates:
+    for k in range(count):
+        m = candidates[k]
         bit = np.uint64(1) << np.uint64(m % WORD)
         if banned[m // WORD] & bit:
             continue
@@ -290,14 +292,15 @@ def _expand(
             counters[NODES] += 1
             nodes.cost[child], nodes.rest[child] = new_cost, new_rest
             nodes.parent[child], nodes.move[child] = node, m
-            nodes.imbalance[child] = imbalance
-            nodes.imbalance[child, i] += shift
-            if j >= 0:
-                nodes.imbalance[child, j] += shift
-            nodes.excess[child] = nodes.excess[node] + moves.totals[m]
+            balanced = not counters[FOUND]
+            for atom in range(len(imbalance)):
+                nodes.imbalance[child, atom] = imbalance[atom] + (shift if atom in (i, j) else 0)
+                balanced = balanced and nodes.imbalance[child, atom] == 0
+            for total in range(nodes.excess.shape[1]):
+                nodes.excess[child, total] = nodes.excess[node, total] + moves.totals[m, total]
+                balanced = balanced and nodes.excess[child, total] == 0
             for word in range(len(banned)):
                 nodes.banned[child, word] = banned[word] | moves.bits[m, word]
-            balanced = not counters[FOUND] and not nodes.imbalance[child].any() and not nodes.excess[child].any()
             if balanced and _piece(bonded, moves, nodes, node, m).all():
                 numbers[LIMIT] = min(numbers[LIMIT], new_cost + numbers[SLACK])
             _push(nodes, counters, new_cost + numbers[HASTE] * new_rest, child)

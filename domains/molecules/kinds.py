@@ -30,7 +30,8 @@ PERCEPTION = (
     | Chem.SanitizeFlags.SANITIZE_SYMMRINGS
     | Chem.SanitizeFlags.SANITIZE_SETAROMATICITY
 )
-BONDS, PLACE, RING = range(3)  # families: an atom's surroundings, its bonds and rings, what a ring is made of
+BONDS, PLACE, RING = range(3)
+FAMILIES = 3  # an atom's surroundings, its bonds and rings, what a ring is made of
 PRIMES, FACTORS = (1073741789, 1073741783), (536870233, 268435019)  # of two hashes of 30 bits
 
 
@@ -77,7 +78,7 @@ def kinds(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> np
     if (mol := perceived(classes, orders, vocabulary)) is None:
         return None
     bonds = np.where(aromatic_pairs(mol), AROMATIC, orders)
-    return keys_of(classes, vocabulary.elements(), bonds, *smallest_rings(orders > 0))
+    return keys_of(classes, vocabulary.elements(), bonds, *smallest_rings(orders))
 
 
 def learn(graphs: Iterable[HeavyGraph], vocabulary: Vocabulary) -> Kinds:
@@ -113,42 +114,55 @@ def keys_of(
     `classes` `[N]`, `elements` of the classes `[K]`, `bonds` `[N, N]` orders or AROMATIC, rings as `smallest_rings` has them.
     """
     n, many = len(classes), len(begins) - 1
-    sizes = begins[1:] - begins[:-1]
     keys = np.empty(2 * n + many, np.int64)
+    own, around, sizes = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(many, np.int64)
     for i in range(n):
-        around = np.flatnonzero(bonds[i])
-        own = bonds[i][around]
-        keys[i] = hashed(BONDS, classes[i], np.sort(8 * classes[around] + own))
-        place = hashed(PLACE, elements[classes[i]], np.sort(own))
-        lies_in = np.empty(many, np.int64)
-        count = 0
-        for k in range(many):
-            if (ring_atoms[begins[k] : begins[k + 1]] == i).any():
-                lies_in[count] = sizes[k]
+        count = lies_in = 0
+        for j in range(n):
+            if bonds[i, j]:
+                own[count], around[count] = bonds[i, j], 8 * classes[j] + bonds[i, j]
                 count += 1
-        keys[n + i] = hashed(PLACE, place, np.sort(lies_in[:count]))
+        for k in range(many):
+            for a in range(begins[k], begins[k + 1]):
+                if ring_atoms[a] == i:
+                    sizes[lies_in] = begins[k + 1] - begins[k]
+                    lies_in += 1
+        _sort(around[:count])
+        keys[i] = hashed(BONDS + FAMILIES * classes[i], around[:count])
+        _sort(own[:count])
+        _sort(sizes[:lies_in])
+        keys[n + i] = hashed(hashed(PLACE + FAMILIES * elements[classes[i]], own[:count]), sizes[:lies_in])
     for k in range(many):
-        ring = ring_atoms[begins[k] : begins[k + 1]]
-        size = sizes[k]
-        ahead = np.empty(2 * size, np.int64)
-        back = np.empty(2 * size, np.int64)
+        size = begins[k + 1] - begins[k]
+        ahead, back = np.empty(2 * size, np.int64), np.empty(2 * size, np.int64)
         for a in range(2 * size):
-            at, then = ring[a % size], ring[(a + 1) % size]
+            at, then = ring_atoms[begins[k] + a % size], ring_atoms[begins[k] + (a + 1) % size]
             ahead[a] = 8 * elements[classes[at]] + bonds[at, then]
             back[2 * size - 1 - a] = 8 * elements[classes[then]] + bonds[at, then]
-        least = hashed(RING, size, ahead[:size])
+        first = RING + FAMILIES * size
+        least = hashed(first, ahead[:size])
         for a in range(size):
-            least = min(least, hashed(RING, size, ahead[a : a + size]), hashed(RING, size, back[a : a + size]))
+            least = min(least, hashed(first, ahead[a : a + size]), hashed(first, back[a : a + size]))
         keys[2 * n + k] = least
     return keys
 
 
 @compiled
-def hashed(family: int, first: int, numbers: np.ndarray) -> int:
-    """A number for whole numbers in order, less than 2^60."""
-    a = b = family
-    for place in range(-1, len(numbers)):
-        number = first if place < 0 else numbers[place]
+def _sort(numbers: np.ndarray) -> None:
+    """Into rising order, by insertion: numpy's own takes seconds to compile."""
+    for k in range(1, len(numbers)):
+        number, place = numbers[k], k
+        while place and numbers[place - 1] > number:
+            numbers[place] = numbers[place - 1]
+            place -= 1
+        numbers[place] = number
+
+
+@compiled
+def hashed(first: int, numbers: np.ndarray) -> int:
+    """A number less than 2^60 for whole numbers in order."""
+    a, b = first % PRIMES[0], first % PRIMES[1]
+    for number in numbers:
         a = (a * FACTORS[0] + number + 1) % PRIMES[0]
         b = (b * FACTORS[1] + number + 1) % PRIMES[1]
     return (a << 30) + b
@@ -160,9 +174,12 @@ def nats_of(keys: np.ndarray, atoms: int, costs: Costs, counted: np.ndarray) -> 
     total = 0.0
     for k in range(len(keys)):
         if counted[k]:
-            at = np.searchsorted(costs.keys, keys[k])
-            if at < len(costs.keys) and costs.keys[at] == keys[k]:
-                total += costs.nats[at]
+            low, high = 0, len(costs.keys)
+            while low < high:
+                middle = (low + high) // 2
+                low, high = (middle + 1, high) if costs.keys[middle] < keys[k] else (low, middle)
+            if low < len(costs.keys) and costs.keys[low] == keys[k]:
+                total += costs.nats[low]
             else:
                 total += costs.surprise[min(k // atoms, RING)]
     return total

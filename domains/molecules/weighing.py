@@ -56,43 +56,46 @@ def lacking(
     what depends on it is left out, and the second is true.
     """
     wanted, chemistry, costs = weighing
-    n = len(classes)
-    ring_atoms, begins = smallest_rings(orders > 0)
-    bonds, open_ = orders.copy(), np.zeros((n, n), np.bool_)  # bonds that may be aromatic, as far as is known
-    counts = np.zeros(len(NUMBERS))
-    unsure = False
-    for k in range(len(begins) - 1):
-        ring = ring_atoms[begins[k] : begins[k + 1]]
-        if SMALLEST <= len(ring) <= LARGEST:
-            counts[OTHERS + len(ring) - SMALLEST] += 1
-        may_be = len(aromatic) == 0
-        for i in ring:
-            may_be = may_be and not (chemistry.closed[classes[i]] and orders[i].max() == 1)
-        unsure = unsure or may_be
-        for a in range(len(ring)):
-            i, j = ring[a - 1], ring[a]
-            open_[i, j] = open_[j, i] = open_[i, j] or may_be
-    if len(aromatic):
-        for i in range(n):
-            for j in range(n):
-                if aromatic[i, j]:
-                    bonds[i, j] = AROMATIC
-            counts[AROMATIC_ATOMS] += aromatic[i].any()
+    n, asked = len(classes), len(aromatic) > 0
+    ring_atoms, begins = smallest_rings(orders)
+    many = len(begins) - 1
+    bonds, counts = np.empty((n, n), np.int64), np.zeros(len(NUMBERS))
+    closed, counted = np.empty(n, np.bool_), np.empty(2 * n + many, np.bool_)
+    counts[RINGS] = 1 - n
     for i in range(n):
-        for j in range(i):
-            counts[RINGS] += orders[i, j] > 0
-            counts[TRIPLE] += orders[i, j] == 3
-    counts[RINGS] -= n - 1
+        most, own = 0, False
+        for j in range(n):
+            is_aromatic = asked and aromatic[i, j]
+            bonds[i, j] = AROMATIC if is_aromatic else orders[i, j]
+            most, own = max(most, orders[i, j]), own or is_aromatic
+            if j < i:
+                counts[RINGS] += orders[i, j] > 0
+                counts[TRIPLE] += orders[i, j] == 3
+        counts[AROMATIC_ATOMS] += own
+        closed[i] = chemistry.closed[classes[i]] and most == 1
+        counted[i] = counted[n + i] = True
+    unsure = False
+    for k in range(many):
+        size = begins[k + 1] - begins[k]
+        if SMALLEST <= size <= LARGEST:
+            counts[OTHERS + size - SMALLEST] += 1
+        may_be = not asked
+        for a in range(begins[k], begins[k + 1]):
+            may_be = may_be and not closed[ring_atoms[a]]
+        if may_be:  # what is known of its atoms, and of rings that share a bond with it, is not all
+            unsure = True
+            for a in range(begins[k], begins[k + 1]):
+                counted[ring_atoms[a]] = counted[n + ring_atoms[a]] = False
+    for k in range(many):
+        open_atoms = 0
+        for a in range(begins[k], begins[k + 1]):
+            open_atoms += not counted[ring_atoms[a]]
+        counted[2 * n + k] = open_atoms < 2
     nats = 0.0
     for k in range(len(NUMBERS)):
         if wanted.worth[k] > 0 and counts[k] != wanted.values[k] and not (unsure and k == AROMATIC_ATOMS):
             nats += wanted.worth[k]
     if len(costs.keys):
-        counted = np.ones(2 * n + len(begins) - 1, np.bool_)
-        for i in range(n):
-            counted[i] = counted[n + i] = not open_[i].any()
-        for k in range(len(begins) - 1):
-            counted[2 * n + k] = not open_[ring_atoms[begins[k]], ring_atoms[begins[k] + 1]]
         keys = keys_of(classes, chemistry.elements, bonds, ring_atoms, begins)
         nats += nats_of(keys, n, costs, counted)
     return nats, unsure

@@ -20,7 +20,7 @@ SMILES = (
 
 
 def rings_of(bonded: np.ndarray) -> list[list[int]]:
-    atoms, begins = smallest_rings(bonded)
+    atoms, begins = smallest_rings(bonded.astype(int))
     return [atoms[i:j].tolist() for i, j in pairwise(begins)]
 
 
@@ -88,5 +88,5 @@ def rank(rows: list[int]) -> int:
 def test_compiled_and_interpreted_rings_are_the_same() -> None:
     for smiles in SMILES:
         bonded = Chem.GetAdjacencyMatrix(Chem.MolFromSmiles(smiles)).astype(bool)
-        for one, other in zip(smallest_rings(bonded), smallest_rings.py_func(bonded)):
+        for one, other in zip(smallest_rings(bonded.astype(int)), smallest_rings.py_func(bonded.astype(int))):
             np.testing.assert_array_equal(one, other)
