@@ -225,6 +225,7 @@ def advance(
         counters[SEEN] += 1
         gap = graph_of(moves, nodes, counters[OPEN], classes, orders)
         if gap < numbers[CEILING]:
+            # NOT_ASKED itself is read-only here, for which all of it would be compiled once more
             nats, unsure = lacking(classes, orders, np.zeros((0, 0), np.bool_), weighing)
             if gap + nats < numbers[CEILING]:
                 return why, (gap, classes, orders, nats, unsure)

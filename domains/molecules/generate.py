@@ -247,11 +247,8 @@ def _batch(
             one.told, bool(wish.formula), one.atoms, one.bonds, domain.vocabulary, one.allowed, charge, preference
         )
         decoded.append(graph)
-        heavy.append(
-            HeavyGraph(
-                graph.classes, graph.orders, one.positions, aromatic(graph.classes, graph.orders, domain.vocabulary)
-            )
-        )
+        ring_bonds = aromatic(graph.classes, graph.orders, domain.vocabulary)
+        heavy.append(HeavyGraph(graph.classes, graph.orders, one.positions, ring_bonds))
     fixed = 0 if given is None else len(given)
     learned = cast(DistanceNetwork, model.distances)
     settled = partial(settle, restraints(heavy, learned, domain.config.nearest), fixed=fixed)

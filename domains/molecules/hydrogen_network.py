@@ -145,9 +145,9 @@ class HydrogenNetwork(nn.Module):
         return both & (torch.cdist(x, x) < REACH) & ~torch.eye(x.shape[1], dtype=torch.bool)
 
     def kinds_of_pairs(self, bonds: Tensor) -> Tensor:
-        """The kind of bond, or that atoms are two or three bonds apart or farther, `[B, A, A]`."""
+        """The kind of bond, or that two atoms are two (KINDS) or three bonds apart or farther, `[B, A, A]`."""
         step = (bonds > 0).to(self.centres.dtype)
-        two = step @ step
+        two = (step @ step) * (1 - torch.eye(bonds.shape[1], dtype=step.dtype))
         kind = torch.full(bonds.shape, KINDS + 2)
         kind[two @ step > 0] = KINDS + 1
         kind[two > 0] = KINDS
@@ -163,7 +163,7 @@ def examples(mols: Iterable[Chem.Mol], vocabulary: Vocabulary, seed: int) -> tup
             graph = heavy_graph(mol, vocabulary)
         except (KeyError, ValueError):
             continue
-        chance = stream(seed, "hydrogens", k)
+        chance = stream(seed, "heavy atoms moved", k)
         size = NOISE[int(torch.randint(len(NOISE), (), generator=chance))]
         assert graph.positions is not None
         moved = size * torch.randn(graph.positions.shape, generator=chance, dtype=torch.float64).numpy()
@@ -201,12 +201,10 @@ def misplaced(network: HydrogenNetwork, molecules: Whole, ends: Tensor) -> Tenso
     found = network(molecules)
     known = here | (molecules.mask & ~molecules.hydrogen)
     both = here[:, :, None] & known[:, None]
+    two_apart = network.kinds_of_pairs(molecules.bonds) == KINDS
     loss = _soft((found - ends)[here])
-    two = (molecules.bonds > 0).to(found.dtype)
-    two = (two @ two > 0) & ~torch.eye(two.shape[1], dtype=torch.bool) & both
-    for (graph, i, j), times in zip(
-        (torch.nonzero(near, as_tuple=True) for near in (both & (molecules.bonds > 0), two)), STIFF
-    ):
+    for pairs, times in zip((molecules.bonds > 0, two_apart), STIFF):
+        graph, i, j = torch.nonzero(both & pairs, as_tuple=True)
         apart, right = (torch.linalg.vector_norm(x[graph, i] - x[graph, j], dim=-1) for x in (found, ends))
         loss = loss + times * _soft((apart - right)[:, None])
     return loss

@@ -93,7 +93,6 @@ class Problem:
         self.value = np.concatenate([np.tile(np.arange(k), n), np.tile(np.arange(4), len(left))])
         self.orders = np.zeros((n, n), dtype=int)
         self.orders[left, right] = self.orders[right, left] = self.bonds
-        self.bonded = self.orders > 0
 
     def alternatives(self, window: float) -> np.ndarray:
         """Numbers of the changes that cost at most so much, cheapest first."""
@@ -110,7 +109,7 @@ class Problem:
 
     def is_solved(self) -> bool:
         """Whether the argmax is consistent as it is."""
-        return not self.imbalance.any() and not any(self.excess) and bool(piece_of_first(self.bonded).all())
+        return not self.imbalance.any() and not any(self.excess) and bool(piece_of_first(self.orders > 0).all())
 
     def apply(self, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Classes `[N]` and orders `[N, N]` of the argmax after the chosen changes."""

@@ -52,6 +52,12 @@ def vocabulary() -> Vocabulary:
     return Vocabulary.from_molecules(bare)
 
 
+def ruled(graph: HeavyGraph, vocabulary: Vocabulary) -> Chem.Mol:
+    """With hydrogens where rules put them."""
+    assert graph.positions is not None
+    return assemble(graph.classes, graph.orders, graph.positions, vocabulary)
+
+
 def restless(vocabulary: Vocabulary, seed: int = 0) -> HydrogenNetwork:
     """One of float64 that moves hydrogens, though nowhere in particular."""
     network = HydrogenNetwork(len(vocabulary)).double()
@@ -103,7 +109,7 @@ def test_one_that_was_not_fitted_leaves_hydrogens_where_rules_put_them(
     mols: list[Chem.Mol], vocabulary: Vocabulary
 ) -> None:
     graphs = [heavy_graph(mol, vocabulary) for mol in mols]
-    made = [assemble(g.classes, g.orders, g.positions, vocabulary) for g in graphs]  # type: ignore[arg-type]
+    made = [ruled(graph, vocabulary) for graph in graphs]
     before = [mol.GetConformer().GetPositions() for mol in made]
     network = HydrogenNetwork(len(vocabulary)).requires_grad_(False)
     settle_hydrogens(network, graphs, made, vocabulary)
@@ -114,7 +120,7 @@ def test_one_that_was_not_fitted_leaves_hydrogens_where_rules_put_them(
 def test_a_molecule_that_could_not_be_made_is_left_alone(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
     graph = heavy_graph(mols[0], vocabulary)
     apart = HeavyGraph(graph.classes, np.zeros_like(graph.orders), graph.positions)
-    made = [assemble(g.classes, g.orders, g.positions, vocabulary) for g in (apart, graph)]  # type: ignore[arg-type]
+    made = [ruled(apart, vocabulary), ruled(graph, vocabulary)]
     before = made[0].GetConformer().GetPositions()
     settle_hydrogens(restless(vocabulary), [apart, graph], made, vocabulary)
     np.testing.assert_array_equal(made[0].GetConformer().GetPositions(), before)
@@ -164,7 +170,7 @@ def test_the_shipped_one_is_nearer_than_rules_on_molecules_it_has_not_seen(data_
 
 def test_a_batch_of_whole_molecules_knows_its_hydrogens(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
     graph = heavy_graph(mols[0], vocabulary)  # ethanol
-    made = assemble(graph.classes, graph.orders, graph.positions, vocabulary)  # type: ignore[arg-type]
+    made = ruled(graph, vocabulary)
     one = whole([graph], [made.GetConformer().GetPositions()], vocabulary)
     bonds = {(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in made.GetBonds()}
     assert {tuple(p) for p in torch.nonzero(one.bonds[0].triu()).tolist()} == {tuple(sorted(b)) for b in bonds}
