@@ -18,10 +18,10 @@ from rdkit.Chem import rdDistGeom
 from sciconsist.datasets.records import conformer
 from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
-from sciconsist.domains.molecules.generate import draw_noise, place_atoms
+from sciconsist.domains.molecules.generate import draw_positions, place_atoms
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
 from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork, settle_hydrogens
-from sciconsist.domains.molecules.hydrogens import FAILED, assemble
+from sciconsist.domains.molecules.hydrogens import FAILED, all_positions, skeleton, whole_molecule
 from sciconsist.domains.molecules.shells import has_radicals
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
@@ -180,12 +180,12 @@ class Conformers:
     def _positions(self, target: Target, first: int, count: int, embed: bool = False) -> list[np.ndarray]:
         indices, graph = range(first, first + count), target.graph
         sizes = [len(graph)] * count
-        noise = draw_noise(self.model.domain, sizes, indices, self.seed, f"conformer {target.smiles}")
+        noise = draw_positions(sizes, indices, self.seed, f"conformer {target.smiles}")
         begin = EMBEDDED if embed else 1.0
         times = [begin * (1 - k / self.steps) ** POWER for k in range(self.steps + 1)]
         starts = [embedding(target, self.seed, i) if embed else np.zeros((sizes[0], 3)) for i in indices]
         graphs = [HeavyGraph(graph.classes, graph.orders, start, graph.aromatic) for start in starts]
-        placed = place_atoms(self.model, graphs, noise["positions"], times)
+        placed = place_atoms(self.model, graphs, noise, times)
         nearest = self.model.domain.config.nearest
         learned = cast(DistanceNetwork, self.model.distances)
         asked = restraints([graph], learned, nearest) * count
@@ -207,10 +207,13 @@ class Conformers:
 
     def _assembled(self, target: Target, positions: np.ndarray) -> Chem.Mol | None:
         graph = target.graph
-        made = assemble(graph.classes, graph.orders, positions, self.model.domain.vocabulary)
-        if made.HasProp(FAILED) or made.GetNumAtoms() != target.mol.GetNumAtoms():
+        vocabulary = self.model.domain.vocabulary
+        bare = skeleton(graph.classes, graph.orders, vocabulary)
+        every = all_positions(bare, positions)
+        if bare.HasProp(FAILED) or len(every) != target.mol.GetNumAtoms():
             return None
-        settle_hydrogens(cast(HydrogenNetwork, self.model.hydrogens), [graph], [made], self.model.domain.vocabulary)
+        (every,) = settle_hydrogens(cast(HydrogenNetwork, self.model.hydrogens), [graph], [every], vocabulary)
+        made = whole_molecule(bare, every)
         source = [0] * made.GetNumAtoms()  # atoms of `made` in the order of the request, which may mix in hydrogens
         for theirs, ours in zip(_heavy(made), _heavy(target.mol)):
             source[ours.GetIdx()] = theirs.GetIdx()

@@ -13,37 +13,13 @@ import numpy as np
 
 from sciconsist.domains.molecules.compiled import compiled
 
+from .moves import SPAN, WORD, Moves
 from .repairs import piece_of_first
 from .weighing import Weighing, lacking
 
-SPAN = 12  # imbalances that the bound tells apart, in bond orders
-WORD = 64  # bits
 HEAP, NODES, POPPED, FOUND, OPEN, SEEN = range(6)  # of the search's counters; OPEN: a solution not yet left, or -1
 LIMIT, SLACK, HASTE, CEILING = range(4)  # of its numbers
 END, SOLUTION, FULL = range(3)  # why it stopped
-
-
-class Moves(NamedTuple):
-    """The changes within the limit, cheapest first.
-
-    Of M moves each one's atoms (second: -1, none), what it adds to their imbalance, the class or order it gives, what it adds
-    to bonds, and to the totals `[M, T]`; its cost; which moves are of the same variable, as `bits` `[M, words]`. `of_atom`:
-    those of atom i at `begins[i]` to `begins[i + 1]`; `order`: all, as they are tried from a solution, by `whole`: what each
-    costs at least where all is balanced.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    shift: np.ndarray
-    value: np.ndarray
-    joins: np.ndarray
-    totals: np.ndarray
-    gap: np.ndarray
-    bits: np.ndarray
-    of_atom: np.ndarray
-    begins: np.ndarray
-    order: np.ndarray
-    whole: np.ndarray
 
 
 class Nodes(NamedTuple):
@@ -62,64 +38,6 @@ class Nodes(NamedTuple):
     imbalance: np.ndarray
     excess: np.ndarray
     banned: np.ndarray
-
-
-@compiled
-def same_variable(variable: np.ndarray) -> np.ndarray:
-    """For each of M moves the bits of those of its variable, `[M, words]`."""
-    many = len(variable)
-    bits = np.zeros((many, -(-many // WORD)), np.uint64)
-    before = np.empty(many, np.int64)  # the last one of the same variable
-    last = np.full(variable.max() + 1 if many else 0, -1)
-    for m in range(many):
-        before[m], last[variable[m]] = last[variable[m]], m
-        other = before[m]
-        while other >= 0:
-            bits[m, other // WORD] |= np.uint64(1) << np.uint64(other % WORD)
-            bits[other, m // WORD] |= np.uint64(1) << np.uint64(m % WORD)
-            other = before[other]
-        bits[m, m // WORD] |= np.uint64(1) << np.uint64(m % WORD)
-    return bits
-
-
-@compiled
-def imbalance_cost(
-    class_gap: np.ndarray, bond_gap: np.ndarray, classes: np.ndarray, bonds: np.ndarray, left: np.ndarray,
-    right: np.ndarray, order_sums: np.ndarray,
-) -> np.ndarray:  # fmt: skip
-    """Least cost, per atom, of removing an imbalance r: `[N, SPAN + r]`.
-
-    A class change is charged to its atom, a bond change half to each end, so the sum over atoms never
-    exceeds the true cost: the admissible bound of the search. Imbalances beyond SPAN count as free on the
-    way, and as hopeless where the search would stop.
-    """
-    n, width = len(classes), 2 * SPAN + 1
-    reach = max(3, order_sums.max() - order_sums.min())
-    # [atom, neighbour (itself: the class), shift of imbalance]
-    moves = np.full((n, n, 2 * reach + 1), np.inf)
-    moves[:, :, reach] = 0.0
-    for i in range(n):
-        for k in range(class_gap.shape[1]):
-            shift = order_sums[k] - order_sums[classes[i]] + reach
-            moves[i, i, shift] = min(moves[i, i, shift], class_gap[i, k])
-    for p in range(len(left)):
-        for order in range(4):
-            shift = bonds[p] - order + reach
-            moves[left[p], right[p], shift] = moves[right[p], left[p], shift] = bond_gap[p, order] / 2
-    cost = np.full((n, width), np.inf)
-    cost[:, SPAN] = 0.0
-    before = np.empty(width)
-    for i in range(n):
-        for j in range(n):
-            before[:] = cost[i]
-            for r in range(width):
-                least = np.inf  # to undo r, either keep r or move it by a shift
-                for shift in range(2 * reach + 1):
-                    at = r + shift - reach
-                    ahead = before[at] if 0 <= at < width else 0.0
-                    least = min(least, ahead + moves[i, j, shift])
-                cost[i, r] = least
-    return cost
 
 
 @compiled

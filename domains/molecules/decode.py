@@ -13,11 +13,13 @@ else is to be weighed (`decode_weighed`). Coordinates play no part.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .compiled import compiled
 from .integer_programme import integer_programme
 from .ranking import Found, Ranking, Search
 from .repairs import Problem, Totals, piece_of_first
@@ -55,6 +57,15 @@ def decode_graph(
 Penalty = Callable[[Found, float], float]
 
 
+@dataclass(frozen=True)
+class Farther:
+    """A second look at one that lacks `lacking` nats or more: a longer search among graphs of these totals alone."""
+
+    lacking: float
+    search: Search
+    totals: Totals
+
+
 def decode_weighed(
     atom_logp: np.ndarray,
     bond_logp: np.ndarray,
@@ -64,6 +75,7 @@ def decode_weighed(
     penalty: Penalty,
     search: Search,
     weighing: Weighing,
+    farther: Farther | None = None,
 ) -> DecodedGraph:
     """Of the likeliest consistent graphs that for which `gap` and a penalty are least.
 
@@ -71,9 +83,20 @@ def decode_weighed(
     need not be known exactly. Other arguments are `decode_graph`'s.
     """
     problem = problem_of(atom_logp, bond_logp, vocabulary, allowed, Totals(charge))
-    found = [] if problem is None else list(_weighed(problem, penalty, search, weighing))
-    best = min(found, key=lambda one: one[0])[1] if found else None
-    return _decoded(problem, atom_logp, bond_logp, allowed, best)
+    cost, best = _best(problem, penalty, search, weighing)
+    if farther is not None and best is not None and cost - best.gap >= farther.lacking:
+        again = problem_of(atom_logp, bond_logp, vocabulary, allowed, farther.totals)
+        cost, best = min((cost, best), _best(again, penalty, farther.search, weighing, cost), key=lambda one: one[0])
+    found = _decoded(problem, atom_logp, bond_logp, allowed, best)
+    return found if best is None else replace(found, lacking=cost - best.gap)
+
+
+def _best(
+    problem: Problem | None, penalty: Penalty, search: Search, weighing: Weighing, least: float = np.inf
+) -> tuple[float, Found | None]:  # fmt: skip
+    """Gap and penalty of the graph for which they are least, and it; infinity and None where none has less than `least`."""
+    found = deque(_weighed(problem, penalty, search, weighing, least=least), maxlen=1) if problem is not None else ()
+    return found[0] if found else (np.inf, None)  # each is better than the one before
 
 
 def near_best(
@@ -86,11 +109,11 @@ def near_best(
 
 
 def _weighed(
-    problem: Problem, penalty: Penalty, search: Search, weighing: Weighing, margin: float = 0.0
+    problem: Problem, penalty: Penalty, search: Search, weighing: Weighing, margin: float = 0.0, least: float = np.inf
 ) -> Iterator[tuple[float, Found]]:  # fmt: skip
-    """Gap and penalty of graphs, each the best so far or, with a `margin`, within so much of it, and they."""
+    """Gap and penalty of graphs, each the best so far (of less than `least`) or, with a `margin`, so near it, and they."""
     ranking = Ranking(problem, weighing, WINDOW + search.slack, MAX_POPS, search)
-    least = np.inf
+    ranking.no_more_than(least + margin)
     for found in ranking:
         cost = found.gap + penalty(found, least + margin - found.gap)
         if cost < least + margin:
@@ -109,9 +132,9 @@ def _decoded(
     """The graph `found`; where the search found none (None), the integer programme's."""
     if problem is not None and found is None and (chosen := integer_programme(problem, 2 * WINDOW)) is not None:
         found = Found(float(problem.gaps[chosen].sum()), *problem.apply(chosen), 0.0, False)
-    if found is None:
+    if problem is None or found is None:
         return _infeasible(atom_logp, bond_logp, allowed)
-    value = _log_likelihood(atom_logp, bond_logp, found.classes, found.orders)
+    value = problem.best - found.gap
     return DecodedGraph(found.classes, found.orders, value, float(found.gap), repaired=found.gap > 0, consistent=True)
 
 
@@ -139,31 +162,51 @@ def problem_of(
     totals: Totals,
 ) -> Problem | None:
     """Checked input as costs relative to the argmax; None when an atom has no class left."""
-    atom = np.asarray(atom_logp, dtype=np.float64)
-    bond = np.asarray(bond_logp, dtype=np.float64)
+    atom = np.ascontiguousarray(atom_logp, dtype=np.float64)
+    bond = np.ascontiguousarray(bond_logp, dtype=np.float64)
     n, k = len(atom), len(vocabulary)
     if n == 0 or atom.shape != (n, k) or bond.shape != (n, n, len(BOND_ORDERS)):
         raise ValueError(
             f"expected atom_logp [N, {k}] and bond_logp [N, N, {len(BOND_ORDERS)}] with N > 0, "
             f"found {list(atom.shape)} and {list(bond.shape)}"
         )
-    left, right = np.triu_indices(n, 1)  # the diagonal of bond_logp means nothing
-    if np.isnan(atom).any() or np.isnan(bond[left, right]).any() or np.isnan(bond[right, left]).any():
+    may_be = np.ones((n, k), dtype=bool) if allowed is None else np.ascontiguousarray(allowed, dtype=bool)
+    if may_be.shape != (n, k):
+        raise ValueError(f"expected allowed [{n}, {k}], found {list(may_be.shape)}")
+    class_gap, bond_gap, best = _gaps(atom, bond, may_be)
+    if np.isnan(best):
         raise ValueError("log-probabilities contain NaN")
-    if allowed is not None:
-        allowed = np.asarray(allowed, dtype=bool)
-        if allowed.shape != (n, k):
-            raise ValueError(f"expected allowed [{n}, {k}], found {list(allowed.shape)}")
-        if not allowed.any(1).all():
-            return None
-        atom = np.where(allowed, np.maximum(atom, -1e30), -np.inf)
-    bond = np.maximum(bond + bond.transpose(1, 0, 2), -1e30) / 2
-    class_gap = np.minimum(np.maximum(atom.max(1), -1e30)[:, None] - atom, FLOOR)
-    if allowed is not None:
-        class_gap[~allowed] = np.inf
-    bond = bond[left, right]
-    bond_gap = np.minimum(bond.max(1, keepdims=True) - bond, FLOOR)
-    return Problem(class_gap, bond_gap, left, right, vocabulary, totals)
+    return Problem(class_gap, bond_gap, best, vocabulary, totals) if may_be.any(1).all() else None
+
+
+@compiled
+def _gaps(atom: np.ndarray, bond: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Nats by which classes `[N, K]` and orders `[P, 4]` are less likely than the best (infinite where not allowed), and the
+    best's log-likelihood, NaN where anything is; the diagonal of `bond` `[N, N, 4]` means nothing."""
+    n, k = atom.shape
+    class_gap, bond_gap = np.full((n, k), np.inf), np.zeros((n * (n - 1) // 2, 4))
+    unknown, pair, whole, both = False, 0, 0.0, np.zeros(4)
+    for i in range(n):
+        best = -np.inf
+        for c in range(k):
+            unknown = unknown or np.isnan(atom[i, c])
+            if allowed[i, c]:
+                best = max(best, max(atom[i, c], -1e30))
+        whole += best
+        for c in range(k):
+            if allowed[i, c]:
+                class_gap[i, c] = min(best - max(atom[i, c], -1e30), FLOOR)
+        for j in range(i + 1, n):
+            best = -np.inf
+            for order in range(4):
+                unknown = unknown or np.isnan(bond[i, j, order]) or np.isnan(bond[j, i, order])
+                both[order] = max(bond[i, j, order] + bond[j, i, order], -1e30) / 2
+                best = max(best, both[order])
+            whole += best
+            for order in range(4):
+                bond_gap[pair, order] = min(best - both[order], FLOOR)
+            pair += 1
+    return class_gap, bond_gap, np.nan if unknown else whole
 
 
 def _infeasible(atom_logp: np.ndarray, bond_logp: np.ndarray, allowed: np.ndarray | None) -> DecodedGraph:
@@ -194,3 +237,4 @@ class DecodedGraph:
     gap: float
     repaired: bool  # the argmax was not consistent, and the graph differs from it
     consistent: bool  # false: no consistent graph exists, and this is the argmax
+    lacking: float = 0.0  # the penalty, where graphs were weighed

@@ -8,17 +8,18 @@ Hendrickson 1985).
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from sciconsist.domains.molecules.compiled import compiled
 from sciconsist.domains.molecules.distance_network import KINDS, DistanceNetwork, near_pairs
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, pad_graphs
 
-SHARPEST = np.array([0.003, 0.015, 0.015])  # Å: the least standard deviation, by the number of bonds between
+SHARPEST = np.array([0.003, 0.006, 0.006])  # Å: the least standard deviation, by the number of bonds between
 FLAT = 0.06  # Å: the ends of three bonds that spread more are free to turn
 SEEN = 0.002  # quantile of the data's distances: atoms whose distance is free come no nearer
 CLASH = 0.05  # Å: standard deviation of what is nearer
@@ -60,7 +61,7 @@ def restraints(
     asked[2] = least[1] * ~np.eye(bonds.shape[1], dtype=bool)
     for values, found in zip(asked, (mean * fixed, fixed * std**-2.0, least[0] * ~fixed)):
         values[place] = values[place[0], place[2], place[1]] = found
-    return [(asked[0, k, :n, :n], asked[1, k, :n, :n], asked[2, k, :n, :n]) for k, n in enumerate(map(len, graphs))]
+    return [tuple(np.ascontiguousarray(asked[:, k, :n, :n])) for k, n in enumerate(map(len, graphs))]
 
 
 def settle(
@@ -71,52 +72,83 @@ def settle(
     `trust`, Å, is the standard deviation that the given coordinates are taken to have (0, or nothing asked: they stay).
     The first `fixed` atoms stay where they are. A molecule's result does not depend on those beside it.
     """
-    out: list[np.ndarray] = [np.asarray(x, dtype=np.float64) for x in positions]
+    out: list[np.ndarray] = [np.ascontiguousarray(x, dtype=np.float64) for x in positions]
     if not asked or not trust:
         return out
-    by_size: defaultdict[int, list[int]] = defaultdict(list)
-    for k, x in enumerate(out):
-        by_size[len(x)].append(k)
-    for members in by_size.values():
-        mean, weight, least = (np.stack(p) for p in zip(*(asked[k] for k in members)))
-        for k, x in zip(members, _settled(np.stack([out[k] for k in members]), mean, weight, least, trust, fixed)):
-            out[k] = x
-    return out
+    return [_settled(x, *own, trust, fixed) for x, own in zip(out, asked, strict=True)]
 
 
+@compiled
 def _settled(
     start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, trust: float, fixed: int
 ) -> np.ndarray:  # fmt: skip
-    """Gauss-Newton on sum w (d - mean)^2 + |x - start|^2 / trust^2, `[B, N, 3]`, each until it hardly moves."""
-    x, left = start.copy(), np.arange(len(start))
+    """Gauss-Newton on sum w (d - mean)^2 + |x - start|^2 / trust^2, `[N, 3]`, until it hardly moves."""
+    n = len(start)
+    x = start.copy()
+    matrix, step = np.empty((3 * n, 3 * n)), np.empty(3 * n)
     for _ in range(ITERATIONS):
-        step = _step(x[left], start[left], mean[left], weight[left], least[left], trust, fixed)
-        longest = np.sqrt(np.square(step).sum(-1)).max(1)
-        x[left] += step * np.minimum(1.0, STRIDE / np.maximum(longest, 1e-12))[:, None, None]
-        left = left[longest > ENOUGH]
-        if not len(left):
+        _linearise(x, start, mean, weight, least, trust**-2.0, matrix, step)
+        _solve(matrix, step, 3 * fixed)
+        longest = 0.0
+        for i in range(n):
+            longest = max(longest, math.sqrt(step[3 * i] ** 2 + step[3 * i + 1] ** 2 + step[3 * i + 2] ** 2))
+        times = min(1.0, STRIDE / max(longest, 1e-12))
+        for i in range(n):
+            for k in range(3):
+                x[i, k] -= times * step[3 * i + k]
+        if longest <= ENOUGH:
             break
     return x
 
 
-def _step(
-    x: np.ndarray, start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, trust: float, fixed: int
-) -> np.ndarray:  # fmt: skip
-    B, N, _ = x.shape
-    prior = np.full(N, trust**-2.0)
-    held = np.repeat(np.arange(N) < fixed, 3)
-    diagonal = np.arange(N)
-    r = x[:, :, None] - x[:, None]
-    d = np.sqrt(np.square(r).sum(-1) + 1e-12)
-    close = d < least
-    w = np.where(close, CLASH**-2.0, weight)
-    off = w * (d - np.where(close, least, mean))
-    unit = r / d[..., None]
-    slope = (off[..., None] * unit).sum(2) + prior[:, None] * (x - start)
-    blocks = -w[..., None, None] * unit[..., :, None] * unit[..., None, :]  # B N N 3 3
-    blocks[:, diagonal, diagonal] = -blocks.sum(2) + prior[:, None, None] * np.eye(3)
-    matrix = blocks.transpose(0, 1, 3, 2, 4).reshape(B, 3 * N, 3 * N)
-    right = -slope.reshape(B, 3 * N, 1)
-    matrix[:, held], matrix[:, :, held], right[:, held] = 0.0, 0.0, 0.0
-    matrix[:, held, held] = 1.0
-    return np.linalg.solve(matrix, right).reshape(B, N, 3)
+@compiled
+def _linearise(
+    x: np.ndarray, start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, prior: float,
+    matrix: np.ndarray, slope: np.ndarray,
+) -> None:  # fmt: skip
+    """The normal equations of half that sum at `x`: the lower half of `matrix` `[3 N, 3 N]`, and `slope` `[3 N]`."""
+    n = len(x)
+    for a in range(3 * n):
+        slope[a] = prior * (x[a // 3, a % 3] - start[a // 3, a % 3])
+        for b in range(a):
+            matrix[a, b] = 0.0
+        matrix[a, a] = prior
+    for i in range(n):
+        for j in range(i):
+            d = math.sqrt((x[i, 0] - x[j, 0]) ** 2 + (x[i, 1] - x[j, 1]) ** 2 + (x[i, 2] - x[j, 2]) ** 2 + 1e-12)
+            close = d < least[i, j]
+            w = CLASH**-2.0 if close else weight[i, j]
+            if w == 0.0:
+                continue
+            off = w * (d - (least[i, j] if close else mean[i, j]))
+            for k in range(3):
+                along = (x[i, k] - x[j, k]) / d
+                slope[3 * i + k] += off * along
+                slope[3 * j + k] -= off * along
+                for m in range(3):
+                    both = w * along * (x[i, m] - x[j, m]) / d
+                    matrix[3 * i + k, 3 * j + m] -= both
+                    if m <= k:
+                        matrix[3 * i + k, 3 * i + m] += both
+                        matrix[3 * j + k, 3 * j + m] += both
+
+
+@compiled
+def _solve(matrix: np.ndarray, right: np.ndarray, first: int) -> None:
+    """Solve from row `first` on by Cholesky's factors, in the lower half of `matrix`; `right` becomes the solution."""
+    for a in range(len(right)):
+        if a < first:
+            right[a] = 0.0
+            continue
+        for b in range(first, a + 1):
+            total = matrix[a, b]
+            for c in range(first, b):
+                total -= matrix[a, c] * matrix[b, c]
+            matrix[a, b] = math.sqrt(total) if a == b else total / matrix[b, b]
+        for b in range(first, a):
+            right[a] -= matrix[a, b] * right[b]
+        right[a] /= matrix[a, a]
+    for a in range(len(right) - 1, first - 1, -1):
+        for b in range(a + 1, len(right)):
+            right[a] -= matrix[b, a] * right[b]
+        right[a] /= matrix[a, a]

@@ -14,13 +14,14 @@ from functools import partial
 
 import numpy as np
 
-from sciconsist.domains.molecules.decode import DecodedGraph, Search, decode_graph, decode_weighed
+from sciconsist.domains.molecules.decode import DecodedGraph, Farther, Search, decode_graph, decode_weighed
 from sciconsist.domains.molecules.graphs import aromatic_pairs
 from sciconsist.domains.molecules.hydrogens import bonded
 from sciconsist.domains.molecules.kinds import Costs, Kinds, perceived
 from sciconsist.domains.molecules.metrics.validity import canonical_smiles
 from sciconsist.domains.molecules.properties import RING_SIZES
 from sciconsist.domains.molecules.ranking import Found
+from sciconsist.domains.molecules.repairs import Totals
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.domains.molecules.weighing import NUMBERS, Wanted, Weighing, chemistry_of, lacking
 from sciconsist.domains.molecules.wishes import Told
@@ -29,11 +30,15 @@ from sciconsist.domains.molecules.wishes import Told
 # say little of aromatic rings, the rings alone
 RINGS = {"rings": 6.0}
 ALL = {
-    **RINGS, "aromatic_atoms": 8.0, "triple_bonds": 4.0, **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
+    "rings": 10.0, "H_atoms": 6.0, "aromatic_atoms": 12.0, "triple_bonds": 8.0, "inner_triple_bonds": 8.0,
+    **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
 }  # fmt: skip
-NEAR = Search(slack=10.0, most=60, nodes=700, haste=3.0)
-KNOWN = 14.0  # nats that being known costs, where new molecules are asked for; the search then looks farther
-FAR = Search(slack=14.0, most=100, nodes=1500, haste=3.0)
+NEAR = Search(slack=10.0, most=60, nodes=400, haste=3.0)
+FAR = Search(slack=20.0, most=100, nodes=2000, haste=3.0)
+LACKING = (
+    14.0  # nats: where the best graph lacks so many, it is looked for FAR, among those of the hydrogens and rings told
+)
+KNOWN = 14.0  # nats that being known costs, where new molecules are asked for
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,22 @@ def decode_told(
 
     `exact`: with the hydrogens and rings told at any cost, where there is such a graph; nothing else is preferred.
     """
-    if exact and "H_atoms" in told.values:
-        edges = told.size - 1 + round(told.values["rings"]) if "rings" in told.values else None
-        graph = decode_graph(atoms, bonds, vocabulary, allowed, charge, round(told.values["H_atoms"]), edges)
+    totals = totals_of(told, charge)
+    if exact and totals.hydrogens is not None:
+        graph = decode_graph(atoms, bonds, vocabulary, allowed, charge, totals.hydrogens, totals.bonds)
         return graph if graph.consistent else decode_graph(atoms, bonds, vocabulary, allowed, charge)
-    known = preference.known
     weighing = weighing_of(told, preference, vocabulary)
-    answer = partial(penalty, weighing=weighing, known=known, vocabulary=vocabulary)
-    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, answer, FAR if known else NEAR, weighing)
+    answer = partial(penalty, weighing=weighing, known=preference.known, vocabulary=vocabulary)
+    farther = Farther(LACKING, FAR, totals)
+    return decode_weighed(atoms, bonds, vocabulary, allowed, charge, answer, NEAR, weighing, farther)
+
+
+def totals_of(told: Told, charge: int | None) -> Totals:
+    """Charge, hydrogens and bonded pairs of heavy atoms, those that are told."""
+    hydrogens, rings = told.values.get("H_atoms"), told.values.get("rings")
+    return Totals(
+        charge, None if hydrogens is None else round(hydrogens), None if rings is None else told.size - 1 + round(rings)
+    )
 
 
 def weighing_of(told: Told, preference: Preference, vocabulary: Vocabulary) -> Weighing:

@@ -25,7 +25,7 @@ from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.fulfil import ALL, RINGS, Preference, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
 from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork, settle_hydrogens
-from sciconsist.domains.molecules.hydrogens import FAILED, aromatic, assemble
+from sciconsist.domains.molecules.hydrogens import FAILED, all_positions, aromatic, skeleton, whole_molecule
 from sciconsist.domains.molecules.vocabulary import AROMATIC
 from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
@@ -52,8 +52,8 @@ class Plan:
     start: float = 0.2
     refine_power: float = 4.0
     gamma: float = 0.0
-    trust: float = 0.02
-    jump_trust: float = 0.0
+    trust: float = 0.05
+    jump_trust: float = 0.12
     guided: bool = False  # guidance asks the network twice a jump
 
     @property
@@ -83,14 +83,11 @@ class Sample:
 def plan_steps(steps: int, guided: bool = False) -> Plan:
     """The division that measured best (docs/experiments.md); guided jumps cost two evaluations."""
     refine = {1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3, 7: 3}.get(steps, 4)
-    trust = 0.02 if refine else 0.12
     jumps = steps - refine
     if guided:
         jumps, refine = max(1, jumps // 2), max(0, min(refine, steps - 2))
-    rough = 0.12 if jumps == 1 else 0.0
-    return Plan(
-        jumps, refine, power=0.5, start=0.1 if refine == 1 else 0.3, trust=trust, jump_trust=rough, guided=guided
-    )
+    start, trust = 0.1 if refine == 1 else 0.3, 0.05 if refine else 0.12
+    return Plan(jumps, refine, power=0.5, start=start, trust=trust, jump_trust=0.12, guided=guided)
 
 
 def draw_noise(
@@ -106,19 +103,29 @@ def draw_noise(
     shapes = {"positions": (size, 3), "atoms": (size, classes), "bonds": (size, size, kinds)}
     noise = {name: torch.zeros(len(sizes), *shape) for name, shape in shapes.items()}
     for k, (n, i) in enumerate(zip(sizes, indices, strict=True)):
-        generator = stream(seed, purpose, i)
-        flat = torch.randn(n * 3 + n * classes + n * n * kinds, generator=generator)
+        flat = torch.randn(n * 3 + n * classes + n * n * kinds, generator=stream(seed, purpose, i))
         x, a, b = flat.split([n * 3, n * classes, n * n * kinds])
-        x = x.view(n, 3)
-        noise["positions"][k, :n] = x - x.mean(0)
+        noise["positions"][k, :n] = x.view(n, 3)
         noise["atoms"][k, :n] = a.view(n, classes)
-        upper = torch.ones(n, n, dtype=torch.bool).triu(1)[..., None]
-        b = b.view(n, n, kinds) * upper
-        noise["bonds"][k, :n, :n] = b + b.transpose(0, 1)
+        noise["bonds"][k, :n, :n] = b.view(n, n, kinds)
+    upper = torch.ones(size, size, dtype=torch.bool).triu(1)[..., None]
+    noise["bonds"] *= upper
+    noise["bonds"] += noise["bonds"].transpose(1, 2).clone()
+    for k, n in enumerate(sizes):
+        noise["positions"][k, :n] -= noise["positions"][k, :n].mean(0)
         if given is not None:
             own = {m: v[k, :n, :n] if m == "bonds" else v[k, :n] for m, v in noise.items()}
             for m, value in given.couple(own).items():
                 noise[m][(k, slice(n), slice(n)) if m == "bonds" else (k, slice(n))] = value
+    return noise
+
+
+def draw_positions(sizes: Sequence[int], indices: Sequence[int], seed: int, purpose: str) -> Tensor:
+    """Prior noise of positions alone, `[B, N, 3]`, each sample from its own stream and centred."""
+    noise = torch.zeros(len(sizes), max(sizes), 3)
+    for k, (n, i) in enumerate(zip(sizes, indices, strict=True)):
+        x = torch.randn(n, 3, generator=stream(seed, purpose, i))
+        noise[k, :n] = x - x.mean(0)
     return noise
 
 
@@ -241,26 +248,27 @@ def _batch(
     domain: MoleculeDomain = model.domain
     given, sizes, preference = wish.given, [one.size for one in told], preferred(domain, wish)
     charge = CHARGE if given is None else given.charge
-    decoded, heavy = [], []
+    decoded, bare, heavy = [], [], []
     for one in predict(model, indices, told, plan, seed, wish):
         graph = decode_told(
             one.told, bool(wish.formula), one.atoms, one.bonds, domain.vocabulary, one.allowed, charge, preference
         )
         decoded.append(graph)
-        ring_bonds = aromatic(graph.classes, graph.orders, domain.vocabulary)
-        heavy.append(HeavyGraph(graph.classes, graph.orders, one.positions, ring_bonds))
+        bare.append(skeleton(graph.classes, graph.orders, domain.vocabulary))
+        heavy.append(HeavyGraph(graph.classes, graph.orders, one.positions, aromatic(bare[-1])))
     fixed = 0 if given is None else len(given)
     learned = cast(DistanceNetwork, model.distances)
     settled = partial(settle, restraints(heavy, learned, domain.config.nearest), fixed=fixed)
     placed = [g.positions for g in heavy if g.positions is not None]
     if plan.refine:
         first = settled(placed, trust=plan.jump_trust)
-        again = draw_noise(domain, sizes, indices, seed, "refine")["positions"]
+        again = draw_positions(sizes, indices, seed, "refine")
         start = [replace(g, positions=x) for g, x in zip(heavy, first)]
         placed = place_atoms(model, start, again, plan.refine_times(), told_tensor(domain, told), given)
     placed = settled(placed, trust=plan.trust)
-    mols = [assemble(graph.classes, graph.orders, x, domain.vocabulary) for graph, x in zip(decoded, placed)]
-    settle_hydrogens(cast(HydrogenNetwork, model.hydrogens), heavy, mols, domain.vocabulary)
+    every = [all_positions(mol, x) for mol, x in zip(bare, placed)]
+    every = settle_hydrogens(cast(HydrogenNetwork, model.hydrogens), heavy, every, domain.vocabulary)
+    mols = [whole_molecule(mol, x) for mol, x in zip(bare, every)]
     for k, (graph, mol) in enumerate(zip(decoded, mols)):
         asked = {name: told[k].values[name] for name in wish.properties}
         sample = Sample(indices[k], mol, graph, sizes[k], asked)

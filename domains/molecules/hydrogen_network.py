@@ -8,7 +8,7 @@ where all atoms near it are. Messages over pairs of near atoms move hydrogens al
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sciconsist.domains.molecules.fitting import Effort, anneal
-from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
-from sciconsist.domains.molecules.hydrogens import FAILED, assemble
+from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph, pad_graphs
+from sciconsist.domains.molecules.hydrogens import FAILED, all_positions, skeleton
 from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
 from sciconsist.random import stream
 
@@ -59,36 +59,38 @@ class Whole:
 
 @torch.no_grad()
 def settle_hydrogens(
-    network: HydrogenNetwork, graphs: Sequence[HeavyGraph], mols: Sequence[Chem.Mol], vocabulary: Vocabulary
-) -> None:
-    """Move the hydrogens of `mols`, which `assemble` made of `graphs` and placed by rules; where it failed nothing moves."""
-    made = [k for k, mol in enumerate(mols) if not mol.HasProp(FAILED)]
+    network: HydrogenNetwork, graphs: Sequence[HeavyGraph], positions: Sequence[np.ndarray], vocabulary: Vocabulary
+) -> list[np.ndarray]:
+    """Positions `[A, 3]` of all atoms with the hydrogens moved from where rules put them (`all_positions`); where there are
+    none, or they could not be placed, nothing moves."""
+    out = list(positions)
+    made = [k for k, (graph, x) in enumerate(zip(graphs, out)) if len(x) > len(graph)]
     if not made:
-        return
-    conformers = [mols[k].GetConformer() for k in made]
-    molecules = whole([graphs[k] for k in made], [one.GetPositions() for one in conformers], vocabulary)
-    x = np.where(
-        molecules.hydrogen.numpy()[..., None], network(molecules).double().numpy(), molecules.positions.numpy()
-    )
-    for one, own in zip(conformers, x):
-        one.SetPositions(own[: one.GetNumAtoms()])
+        return out
+    molecules = whole([graphs[k] for k in made], [out[k] for k in made], vocabulary)
+    moved = network(molecules).double().numpy()
+    for k, x in zip(made, moved):
+        n, everything = len(graphs[k]), len(out[k])
+        out[k] = np.concatenate([out[k][:n], x[n:everything]])
+    return out
 
 
 def whole(graphs: Sequence[HeavyGraph], positions: Sequence[np.ndarray], vocabulary: Vocabulary) -> Whole:
     """Graphs of N heavy atoms with the positions of all their atoms `[A, 3]`, hydrogens after the heavy ones in their order."""
-    own = np.array([c.hydrogens for c in vocabulary.classes])
+    heavy = pad_graphs([replace(graph, positions=None) for graph in graphs])
+    classes, there, n = heavy.classes.numpy(), heavy.mask.numpy(), heavy.classes.shape[1]
     count, size = len(graphs), max(map(len, positions))
     kinds, bonds = np.zeros((count, size), dtype=np.int64), np.zeros((count, size, size), dtype=np.int8)
-    x, hydrogen = np.zeros((count, size, 3)), np.zeros((count, size), dtype=bool)
-    mask = np.zeros((count, size), dtype=bool)
-    for k, (graph, place) in enumerate(zip(graphs, positions)):
-        n, everything = len(graph), len(place)
-        on = np.repeat(np.arange(n), own[graph.classes])
-        h = np.arange(n, everything)
-        kinds[k, :n], kinds[k, n:everything] = graph.classes, len(vocabulary) + graph.classes[on]
-        bonds[k, :n, :n] = graph.orders if graph.aromatic is None else np.where(graph.aromatic, AROMATIC, graph.orders)
-        bonds[k, h, on] = bonds[k, on, h] = 1
-        x[k, :everything], hydrogen[k, n:everything], mask[k, :everything] = place, True, True
+    mask, x = np.zeros((count, size), dtype=bool), np.zeros((count, size, 3))
+    kinds[:, :n], bonds[:, :n, :n], mask[:, :n] = classes, heavy.bonds(KINDS).numpy(), there
+    own = vocabulary.hydrogens[classes] * there
+    graph, atom = (np.repeat(k.ravel(), own.ravel()) for k in np.indices(own.shape))  # of each hydrogen
+    place = there.sum(1)[graph] + np.arange(len(graph)) - np.searchsorted(graph, graph)
+    kinds[graph, place], mask[graph, place] = len(vocabulary) + classes[graph, atom], True
+    bonds[graph, place, atom] = bonds[graph, atom, place] = 1
+    for k, own_x in enumerate(positions):
+        x[k, : len(own_x)] = own_x
+    hydrogen = mask & (np.arange(size) >= there.sum(1)[:, None])
     return Whole(*(torch.from_numpy(a) for a in (kinds, bonds, x, hydrogen, mask)))
 
 
@@ -167,23 +169,25 @@ def examples(mols: Iterable[Chem.Mol], vocabulary: Vocabulary, seed: int) -> tup
         size = NOISE[int(torch.randint(len(NOISE), (), generator=chance))]
         assert graph.positions is not None
         moved = size * torch.randn(graph.positions.shape, generator=chance, dtype=torch.float64).numpy()
-        made = assemble(graph.classes, graph.orders, graph.positions + moved, vocabulary)
-        if not made.HasProp(FAILED):
-            start = made.GetConformer().GetPositions()
+        bare = skeleton(graph.classes, graph.orders, vocabulary)
+        if not bare.HasProp(FAILED):
+            start = all_positions(bare, graph.positions + moved)
             graphs.append(graph)
             starts.append(start)
-            ends.append(_ends(mol, made, start, moved))
+            ends.append(_ends(mol, start, moved))
     if not graphs:
         return None
     return whole(graphs, starts, vocabulary), whole(graphs, ends, vocabulary).positions.float()
 
 
-def _ends(mol: Chem.Mol, made: Chem.Mol, start: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Where the atoms of `made` are in `mol`; hydrogens of one atom, which are alike, so that they have the least way to go."""
-    x, end = mol.GetConformer().GetPositions(), start.copy()
-    for atom, other, move in zip(_heavy(mol), made.GetAtoms(), moved):
-        there, here = ([b.GetIdx() for b in a.GetNeighbors() if b.GetAtomicNum() == 1] for a in (atom, other))
-        if here:
+def _ends(mol: Chem.Mol, start: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Where the atoms at `start` are in `mol`; hydrogens of one atom, which are alike, so that they have least way to go."""
+    x, end, place = mol.GetConformer().GetPositions(), start.copy(), len(moved)
+    for atom, move in zip(_heavy(mol), moved):
+        there = [b.GetIdx() for b in atom.GetNeighbors() if b.GetAtomicNum() == 1]
+        here = slice(place, place + len(there))
+        place = here.stop
+        if there:
             end[here] = min(
                 (x[list(p)] + move for p in permutations(there)), key=lambda y: np.square(y - start[here]).sum()
             )

@@ -8,7 +8,8 @@ import numpy as np
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
-from .graphs import aromatic_bonds
+from .graphs import aromatic_pairs
+from .hydrogen_sites import hydrogen_sites
 from .placement import place_hydrogens
 from .vocabulary import AtomClass, Vocabulary
 
@@ -24,37 +25,66 @@ def assemble(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, voc
     RDKit refuses it, the result has the heavy atoms and coordinates, no bonds, and the property `FAILED`.
     Raises ValueError on wrong shapes or non-finite positions.
     """
+    bare = skeleton(classes, orders, vocabulary)
+    return whole_molecule(bare, all_positions(bare, positions))
+
+
+def skeleton(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
+    """Sanitised heavy atoms `[N]` with their Kekulé bonds `[N, N]`; where that cannot be, atoms alone and `FAILED`.
+
+    Raises ValueError on wrong shapes.
+    """
     classes, orders = np.asarray(classes), np.asarray(orders)
-    positions = np.ascontiguousarray(positions, dtype=np.float64)
     n = len(classes)
-    if orders.shape != (n, n) or positions.shape != (n, 3):
-        raise ValueError(
-            f"{n} classes need orders [{n}, {n}], positions [{n}, 3]; found {orders.shape}, {positions.shape}"
-        )
-    if not np.isfinite(positions).all():
-        raise ValueError("positions are not finite")
-    spent = vocabulary.order_sums()[classes]
+    if orders.shape != (n, n):
+        raise ValueError(f"{n} classes need orders [{n}, {n}], found {orders.shape}")
+    spent = vocabulary.order_sums[classes]
     wrong = np.flatnonzero(spent != orders.sum(1))
     if len(wrong):
         i = wrong[0]
-        return _atoms_only(
-            classes, positions, vocabulary, f"atom {i} needs bond order {spent[i]}, found {orders[i].sum()}"
-        )
+        return _atoms_only(classes, vocabulary, f"atom {i} needs bond order {spent[i]}, found {orders[i].sum()}")
+    heavy = bonded(classes, orders, vocabulary)
     try:
         with BlockLogs():
-            return _molecule(classes, orders, positions, vocabulary)
+            Chem.SanitizeMol(heavy)
     except Chem.MolSanitizeException as error:
-        return _atoms_only(classes, positions, vocabulary, str(error))
+        return _atoms_only(classes, vocabulary, str(error))
+    return heavy
 
 
-def aromatic(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> np.ndarray | None:
-    """Which pairs of a graph, classes `[N]` and Kekulé orders `[N, N]`, have an aromatic bond, `[N, N]`; None where none has,
-    or it is no molecule."""
+def aromatic(heavy: Chem.Mol) -> np.ndarray | None:
+    """Which pairs of a `skeleton`'s atoms have an aromatic bond, `[N, N]`; None where none has."""
+    return aromatic_pairs(heavy) if any(atom.GetIsAromatic() for atom in heavy.GetAtoms()) else None
+
+
+def all_positions(heavy: Chem.Mol, positions: np.ndarray) -> np.ndarray:
+    """Of the atoms of a `skeleton` at `positions` `[N, 3]` Å and, unless it `FAILED`, of hydrogens after them, `[A, 3]`.
+
+    Raises ValueError on wrong shapes or non-finite positions.
+    """
+    positions = np.ascontiguousarray(positions, dtype=np.float64)
+    if positions.shape != (n := heavy.GetNumAtoms(), 3):
+        raise ValueError(f"{n} atoms need positions [{n}, 3], found {positions.shape}")
+    if not np.isfinite(positions).all():
+        raise ValueError("positions are not finite")
+    return positions if heavy.HasProp(FAILED) else place_hydrogens(hydrogen_sites(heavy), positions)
+
+
+def whole_molecule(heavy: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
+    """A `skeleton` with its hydrogens, at `all_positions` `[A, 3]` Å; stereochemistry is read from these."""
+    failed = heavy.HasProp(FAILED)
+    mol = Chem.Mol(heavy) if failed else Chem.AddHs(heavy)
+    conformer = Chem.Conformer(mol.GetNumAtoms())
+    conformer.SetPositions(positions)
+    conformer.Set3D(True)
+    mol.AddConformer(conformer, assignId=True)
+    if failed:
+        return mol
     try:
-        with BlockLogs():
-            return aromatic_bonds(bonded(classes, orders, vocabulary))
-    except Chem.MolSanitizeException:
-        return None
+        Chem.AssignStereochemistryFrom3D(mol)
+    except RuntimeError:  # atoms on top of each other have no configuration
+        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
+    return mol
 
 
 def bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
@@ -65,25 +95,9 @@ def bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> C
     return heavy
 
 
-def _molecule(classes: np.ndarray, orders: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary) -> Chem.Mol:
-    heavy = bonded(classes, orders, vocabulary)
-    Chem.SanitizeMol(heavy)
-    mol = Chem.AddHs(heavy)
-    expected = sum(vocabulary.classes[k].hydrogens for k in classes.tolist())
-    if mol.GetNumAtoms() != len(classes) + expected:
-        raise Chem.MolSanitizeException(f"{expected} hydrogens expected, {mol.GetNumAtoms() - len(classes)} added")
-    _set_positions(mol, place_hydrogens(mol, positions))
-    try:
-        Chem.AssignStereochemistryFrom3D(mol)
-    except RuntimeError:  # atoms on top of each other have no configuration
-        Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
-    return mol
-
-
-def _atoms_only(classes: np.ndarray, positions: np.ndarray, vocabulary: Vocabulary, reason: str) -> Chem.Mol:
+def _atoms_only(classes: np.ndarray, vocabulary: Vocabulary, reason: str) -> Chem.Mol:
     mol = _atoms(classes, vocabulary).GetMol()
     mol.UpdatePropertyCache(strict=False)
-    _set_positions(mol, positions)
     mol.SetProp(FAILED, reason)
     return mol
 
@@ -102,10 +116,3 @@ def _atom(kind: AtomClass) -> Chem.Atom:
     atom.SetNumExplicitHs(kind.hydrogens)
     atom.SetNoImplicit(True)  # the class says how many hydrogens, RDKit is not to guess
     return atom
-
-
-def _set_positions(mol: Chem.Mol, positions: np.ndarray) -> None:
-    conformer = Chem.Conformer(mol.GetNumAtoms())
-    conformer.SetPositions(positions)
-    conformer.Set3D(True)
-    mol.AddConformer(conformer, assignId=True)

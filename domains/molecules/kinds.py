@@ -78,7 +78,7 @@ def kinds(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> np
     if (mol := perceived(classes, orders, vocabulary)) is None:
         return None
     bonds = np.where(aromatic_pairs(mol), AROMATIC, orders)
-    return keys_of(classes, vocabulary.elements(), bonds, *smallest_rings(orders))
+    return keys_of(classes, vocabulary.elements, bonds, *smallest_rings(orders))
 
 
 def learn(graphs: Iterable[HeavyGraph], vocabulary: Vocabulary) -> Kinds:

@@ -51,6 +51,17 @@ def _triple_bonds(mol: Chem.Mol) -> float:
     return sum(bond.GetBondType() == Chem.BondType.TRIPLE for bond in mol.GetBonds())
 
 
+def _inner_triple_bonds(mol: Chem.Mol) -> float:
+    """Triple bonds within a chain: both atoms are bonded to another heavy atom, as in 2-butyne."""
+    return sum(
+        bond.GetBondType() == Chem.BondType.TRIPLE
+        and all(
+            sum(b.GetAtomicNum() > 1 for b in a.GetNeighbors()) > 1 for a in (bond.GetBeginAtom(), bond.GetEndAtom())
+        )
+        for bond in mol.GetBonds()
+    )
+
+
 @dataclass(frozen=True)
 class Property:
     """`computed` measures a sanitised molecule; `recorded` reads a data set's GFN2-xTB results (KeyError without)."""
@@ -75,6 +86,7 @@ PROPERTIES = {
         Property("rings", "", _rings),
         Property("aromatic_atoms", "", lambda mol: sum(atom.GetIsAromatic() for atom in mol.GetAtoms())),
         Property("triple_bonds", "", _triple_bonds),
+        Property("inner_triple_bonds", "", _inner_triple_bonds),
         *(Property(f"{word}_rings", "", _rings_of(n)) for n, word in RING_SIZES.items()),
         *(Property(name, "", _atoms(symbol)) for name, symbol in ELEMENTS.items()),
     )

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .best_first import CEILING, END, LIMIT, SOLUTION, SPAN, WORD, Moves, Nodes, advance, imbalance_cost, same_variable
+from .best_first import CEILING, END, LIMIT, SOLUTION, Nodes, advance
+from .moves import SPAN, WORD, imbalance_cost, moves_of
 from .repairs import Problem
 from .weighing import NOT_ASKED, Weighing, lacking
 
@@ -71,7 +72,10 @@ class Ranking:
             problem.order_sums,
         )  # fmt: skip
         ids = problem.alternatives(self.numbers[LIMIT])
-        moves = _moves(problem, ids, bound)
+        moves = moves_of(
+            ids, bound, problem.first, problem.second, problem.shift, problem.value, problem.joins, problem.total_shifts,
+            problem.gaps, problem.variable,
+        )  # fmt: skip
         nodes = _start(problem, bound, len(ids))
         counters = np.array([1, 1, 0, 0, -1, seen])
         argmax = (problem.classes, problem.orders)
@@ -83,19 +87,6 @@ class Ranking:
                 yield Found(*found)
             else:
                 nodes = Nodes._make(np.concatenate([part, np.empty_like(part)]) for part in nodes)
-
-
-def _moves(problem: Problem, ids: np.ndarray, bound: np.ndarray) -> Moves:
-    """What the search asks of the alternatives `ids`, which come cheapest first."""
-    first, second, shift, gap = (of[ids] for of in (problem.first, problem.second, problem.shift, problem.gaps))
-    whole = gap + bound[first, SPAN + shift] + np.where(second >= 0, bound[second, SPAN + shift], 0.0)
-    ends, number = np.concatenate([first, second]), np.tile(np.arange(len(ids)), 2)
-    by_atom = np.lexsort((number, ends))
-    return Moves(
-        first, second, shift, problem.value[ids], problem.joins[ids], np.ascontiguousarray(problem.total_shifts[:, ids].T), gap,
-        same_variable(problem.variable[ids]), number[by_atom], np.searchsorted(ends[by_atom], np.arange(problem.n + 1)),
-        np.argsort(whole, kind="stable"), whole,
-    )  # fmt: skip
 
 
 def _start(problem: Problem, bound: np.ndarray, moves: int) -> Nodes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -46,53 +47,29 @@ class Problem:
     Alternative `i K + k` puts atom i in class k, `N K + 4 p + o` gives pair p the order o. Its `shift` is
     what it adds to the imbalance (order sum minus bond orders) of its atoms `first` and `second` (-1: none), `joins` is 1
     where it bonds them and -1 where it parts them, `value` the class or order, `gaps` what it costs, `variable` what it
-    changes, and `total_shifts[q]` what it adds to total q of those asked for, of which the argmax has `excess[q]` too many.
+    changes, and `total_shifts[q]` what it adds to total q of those asked for, of which the argmax has `excess[q]` too many;
+    `best` is the argmax's log-likelihood.
     """
 
     def __init__(
         self,
         class_gap: np.ndarray,
         bond_gap: np.ndarray,
-        left: np.ndarray,
-        right: np.ndarray,
+        best: float,
         vocabulary: Vocabulary,
         totals: Totals,
     ) -> None:
         self.n, self.k = class_gap.shape
-        n, k = self.n, self.k
-        self.class_gap, self.bond_gap, self.left, self.right = class_gap, bond_gap, left, right
-        self.order_sums = vocabulary.order_sums()
-        self.classes, self.bonds = class_gap.argmin(1), bond_gap.argmin(1)
-        ends = np.concatenate([left, right])
-        spent = np.bincount(ends, np.concatenate([self.bonds, self.bonds]), minlength=n).astype(int)
-        self.imbalance = self.order_sums[self.classes] - spent
-        class_shift = self.order_sums[None] - self.order_sums[self.classes][:, None]
-        per_class = {
-            "charge": np.array([c.charge for c in vocabulary.classes]),
-            "hydrogens": np.array([c.hydrogens for c in vocabulary.classes]),
-            "bonds": np.zeros(k, int),
-        }
-        bonded = (np.arange(4) > 0).astype(int)
-        excess, shifts = [], []
-        for name, each in per_class.items():
-            if (wanted := getattr(totals, name)) is None:
-                continue
-            per_pair = bonded if name == "bonds" else np.zeros(4, int)
-            excess.append(int(each[self.classes].sum() + per_pair[self.bonds].sum()) - wanted)
-            of_class, of_pair = each - each[self.classes][:, None], per_pair - per_pair[self.bonds][:, None]
-            shifts.append(np.concatenate([of_class.ravel(), of_pair.ravel()]))
-        self.excess, self.total_shifts = tuple(excess), np.array(shifts, dtype=int).reshape(-1, n * k + 4 * len(left))
+        self.class_gap, self.bond_gap, self.best, self.order_sums = class_gap, bond_gap, best, vocabulary.order_sums
+        self.left, self.right = left, right = _pairs(self.n)
+        self.first, self.second, self.variable, self.value = _layout(self.n, self.k)
         self.gaps = np.concatenate([class_gap.ravel(), bond_gap.ravel()])
-        self.first = np.concatenate([np.repeat(np.arange(n), k), np.repeat(left, 4)])
-        self.second = np.concatenate([np.full(n * k, -1), np.repeat(right, 4)])
-        bond_shift = self.bonds[:, None] - np.arange(4)[None]
-        self.shift = np.concatenate([class_shift.ravel(), bond_shift.ravel()])
-        joined = (np.arange(4)[None] > 0).astype(int) - (self.bonds[:, None] > 0)
-        self.joins = np.concatenate([np.zeros(n * k, dtype=int), joined.ravel()])
-        self.variable = np.concatenate([np.repeat(np.arange(n), k), np.repeat(n + np.arange(len(left)), 4)])
-        self.value = np.concatenate([np.tile(np.arange(k), n), np.tile(np.arange(4), len(left))])
-        self.orders = np.zeros((n, n), dtype=int)
-        self.orders[left, right] = self.orders[right, left] = self.bonds
+        self.classes, self.bonds, self.orders, self.imbalance, self.shift, self.joins, sums, shifts = _alternatives(
+            class_gap, bond_gap, left, right, vocabulary.order_sums, vocabulary.charges, vocabulary.hydrogens
+        )
+        wanted = enumerate((totals.charge, totals.hydrogens, totals.bonds))
+        asked = [(q, int(sums[q]) - number) for q, number in wanted if number is not None]
+        self.excess, self.total_shifts = tuple(excess for _, excess in asked), shifts[[q for q, _ in asked]]
 
     def alternatives(self, window: float) -> np.ndarray:
         """Numbers of the changes that cost at most so much, cheapest first."""
@@ -121,3 +98,58 @@ class Problem:
             else:
                 orders[i, j] = orders[j, i] = self.value[a]
         return classes, orders
+
+
+@cache
+def _pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(n, 1)
+
+
+@cache
+def _layout(n: int, k: int) -> tuple[np.ndarray, ...]:
+    """Atoms (second: -1), variable and value of the alternatives of n atoms with k classes each."""
+    left, right = _pairs(n)
+    atoms, pairs = np.arange(n), np.arange(len(left))
+    return (
+        np.concatenate([np.repeat(atoms, k), np.repeat(left, 4)]), np.concatenate([np.full(n * k, -1), np.repeat(right, 4)]),
+        np.concatenate([np.repeat(atoms, k), np.repeat(n + pairs, 4)]),
+        np.concatenate([np.tile(np.arange(k), n), np.tile(np.arange(4), len(left))]),
+    )  # fmt: skip
+
+
+@compiled
+def _alternatives(
+    class_gap: np.ndarray, bond_gap: np.ndarray, left: np.ndarray, right: np.ndarray, order_sums: np.ndarray,
+    charges: np.ndarray, hydrogens: np.ndarray,
+) -> tuple[np.ndarray, ...]:  # fmt: skip
+    """Classes, bonds, orders and imbalance of the argmax, `shift` and `joins` of the alternatives, charge, hydrogens and
+    bonds in all, and what each alternative adds to these."""
+    n, k = class_gap.shape
+    pairs = len(left)
+    classes, bonds, orders = np.zeros(n, np.int64), np.zeros(pairs, np.int64), np.zeros((n, n), np.int64)
+    imbalance, sums = np.zeros(n, np.int64), np.zeros(3, np.int64)
+    shift, joins = np.zeros(n * k + 4 * pairs, np.int64), np.zeros(n * k + 4 * pairs, np.int64)
+    shifts = np.zeros((3, n * k + 4 * pairs), np.int64)
+    for i in range(n):
+        own = 0
+        for c in range(k):
+            own = c if class_gap[i, c] < class_gap[i, own] else own
+        classes[i], imbalance[i] = own, order_sums[own]
+        sums[0] += charges[own]
+        sums[1] += hydrogens[own]
+        for c in range(k):
+            shift[i * k + c] = order_sums[c] - order_sums[own]
+            shifts[0, i * k + c], shifts[1, i * k + c] = charges[c] - charges[own], hydrogens[c] - hydrogens[own]
+    for p in range(pairs):
+        own, place = 0, n * k + 4 * p
+        for order in range(4):
+            own = order if bond_gap[p, order] < bond_gap[p, own] else own
+        i, j = left[p], right[p]
+        bonds[p] = orders[i, j] = orders[j, i] = own
+        imbalance[i] -= own
+        imbalance[j] -= own
+        sums[2] += own > 0
+        for order in range(4):
+            shift[place + order] = own - order
+            joins[place + order] = shifts[2, place + order] = (order > 0) - (own > 0)
+    return classes, bonds, orders, imbalance, shift, joins, sums, shifts

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from rdkit import Chem
@@ -49,10 +50,22 @@ class Vocabulary:
     def symbols(self) -> tuple[str, ...]:
         return tuple(sorted({c.symbol for c in self.classes}))
 
+    @cached_property
     def order_sums(self) -> np.ndarray:
         """Bond order to heavy neighbours of every class, `[K]` int."""
         return np.array([c.order_sum for c in self.classes])
 
+    @cached_property
+    def hydrogens(self) -> np.ndarray:
+        """Hydrogens of every class, `[K]` int."""
+        return np.array([c.hydrogens for c in self.classes])
+
+    @cached_property
+    def charges(self) -> np.ndarray:
+        """Formal charge of every class, `[K]` int."""
+        return np.array([c.charge for c in self.classes])
+
+    @cached_property
     def elements(self) -> np.ndarray:
         """Atomic number of every class, `[K]` int."""
         return np.array([c.atomic_number for c in self.classes])

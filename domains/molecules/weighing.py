@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,16 +12,21 @@ from sciconsist.domains.molecules.properties import RING_SIZES
 from sciconsist.domains.molecules.rings import smallest_rings
 from sciconsist.domains.molecules.vocabulary import AROMATIC, Vocabulary
 
-NUMBERS = ("rings", "triple_bonds", "aromatic_atoms", *(f"{word}_rings" for word in RING_SIZES.values()))
-RINGS, TRIPLE, AROMATIC_ATOMS, OTHERS = range(4)
+NUMBERS = (
+    "rings", "triple_bonds", "inner_triple_bonds", "H_atoms", "aromatic_atoms",
+    *(f"{word}_rings" for word in RING_SIZES.values()),
+)  # fmt: skip
+RINGS, TRIPLE, INNER, HYDROGENS, AROMATIC_ATOMS, OTHERS = range(6)
 SMALLEST, LARGEST = min(RING_SIZES), max(RING_SIZES)
 NOT_ASKED = np.zeros((0, 0), dtype=bool)
 
 
 class Chemistry(NamedTuple):
-    """Of each class `[K]`: its atomic number, and whether without multiple bonds it takes part in no aromatic ring."""
+    """Of each class `[K]`: its atomic number and hydrogens, and whether without multiple bonds it takes part in no aromatic
+    ring."""
 
     elements: np.ndarray
+    hydrogens: np.ndarray
     closed: np.ndarray
 
 
@@ -41,9 +45,8 @@ class Weighing(NamedTuple):
     costs: Costs
 
 
-@cache
 def chemistry_of(vocabulary: Vocabulary) -> Chemistry:
-    return Chemistry(vocabulary.elements(), np.array([c.symbol == "C" and c.charge == 0 for c in vocabulary.classes]))
+    return Chemistry(vocabulary.elements, vocabulary.hydrogens, (vocabulary.elements == 6) & (vocabulary.charges == 0))
 
 
 @compiled
@@ -60,11 +63,12 @@ def lacking(
     ring_atoms, begins = smallest_rings(orders)
     many = len(begins) - 1
     bonds, counts = np.empty((n, n), np.int64), np.zeros(len(NUMBERS))
-    closed, counted = np.empty(n, np.bool_), np.empty(2 * n + many, np.bool_)
+    closed, counted, near = np.empty(n, np.bool_), np.empty(2 * n + many, np.bool_), np.zeros(n, np.int64)
     counts[RINGS] = 1 - n
     for i in range(n):
         most, own = 0, False
         for j in range(n):
+            near[i] += orders[i, j] > 0
             is_aromatic = asked and aromatic[i, j]
             bonds[i, j] = AROMATIC if is_aromatic else orders[i, j]
             most, own = max(most, orders[i, j]), own or is_aromatic
@@ -72,8 +76,12 @@ def lacking(
                 counts[RINGS] += orders[i, j] > 0
                 counts[TRIPLE] += orders[i, j] == 3
         counts[AROMATIC_ATOMS] += own
+        counts[HYDROGENS] += chemistry.hydrogens[classes[i]]
         closed[i] = chemistry.closed[classes[i]] and most == 1
         counted[i] = counted[n + i] = True
+    for i in range(n):
+        for j in range(i):
+            counts[INNER] += orders[i, j] == 3 and near[i] > 1 and near[j] > 1
     unsure = False
     for k in range(many):
         size = begins[k + 1] - begins[k]

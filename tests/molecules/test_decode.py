@@ -13,6 +13,7 @@ from rdkit import Chem
 from sciconsist.domains.molecules import decode
 from sciconsist.domains.molecules.decode import (
     DecodedGraph,
+    Farther,
     decode_graph,
     decode_weighed,
     is_connected,
@@ -55,7 +56,7 @@ def random_input(rng: np.random.Generator, n: int, k: int, scale: float = 2.0) -
 
 def is_consistent(graph: DecodedGraph, vocabulary: Vocabulary, charge: int | None = 0) -> bool:
     total = sum(vocabulary.classes[k].charge for k in graph.classes)
-    balanced = (vocabulary.order_sums()[graph.classes] == graph.orders.sum(1)).all()
+    balanced = (vocabulary.order_sums[graph.classes] == graph.orders.sum(1)).all()
     symmetric = (graph.orders == graph.orders.T).all() and not graph.orders.diagonal().any()
     return bool(balanced and symmetric and is_connected(graph.orders) and (charge is None or total == charge))
 
@@ -67,7 +68,7 @@ def brute_force(
     n, pairs = len(atom), list(combinations(range(len(atom)), 2))
     charges = np.array([c.charge for c in vocabulary.classes])
     own_hydrogens = np.array([c.hydrogens for c in vocabulary.classes])
-    order_sums, best = vocabulary.order_sums(), -np.inf
+    order_sums, best = vocabulary.order_sums, -np.inf
     for orders in product(range(4), repeat=len(pairs)):
         matrix = np.zeros((n, n), int)
         for (i, j), o in zip(pairs, orders, strict=True):
@@ -133,6 +134,29 @@ def test_the_least_of_cost_and_penalty_is_that_of_brute_force(seed: int, n: int,
         assert graph.log_likelihood - penalty(graph.classes, graph.orders) == pytest.approx(best)
 
 
+@given(seed=st.integers(0, 10**6), hydrogens=st.integers(0, 8), nats=st.floats(0.5, 20.0), lacking=st.floats(0.0, 10.0))
+@settings(max_examples=40, deadline=None)
+def test_a_second_look_finds_the_best_of_its_totals_where_too_much_is_lacking(
+    seed: int, hydrogens: int, nats: float, lacking: float
+) -> None:
+    atom, bond = random_input(np.random.default_rng(seed), 3, len(SMALL))
+
+    def answer(found: Found, enough: float) -> float:
+        return nats * (SMALL.hydrogens[found.classes].sum() != hydrogens)
+
+    likeliest = Search(0.0, 1, 0)
+    farther = Farther(lacking, Search(100.0, 10**6, 10**6), Totals(0, hydrogens))
+    arguments = (atom, bond, SMALL, None, 0, answer, likeliest, no_weighing(SMALL))
+    first, found = decode_weighed(*arguments), decode_weighed(*arguments, farther)
+    assert first.consistent and min(abs(first.lacking), abs(first.lacking - nats)) < 1e-9
+    right = brute_force(atom, bond, SMALL, hydrogens=hydrogens)
+    if first.lacking < lacking or first.log_likelihood - first.lacking >= right - 1e-9:
+        assert (found.classes == first.classes).all() and (found.orders == first.orders).all()
+    else:
+        assert is_consistent(found, SMALL) and found.lacking == pytest.approx(0.0, abs=1e-9)
+        assert found.log_likelihood == pytest.approx(right)
+
+
 @given(seed=st.integers(0, 10**6), nats=st.floats(0.0, 6.0), margin=st.floats(0.1, 5.0), haste=st.floats(1.0, 4.0))
 @settings(max_examples=40, deadline=None)
 def test_near_the_best_are_all_so_near_and_a_hasty_search_finds_some(
@@ -167,7 +191,7 @@ def test_near_the_best_are_all_so_near_and_a_hasty_search_finds_some(
 def all_graphs(atom: np.ndarray, bond: np.ndarray, vocabulary: Vocabulary) -> list[tuple[float, tuple[int, ...]]]:
     """Log-likelihoods and classes of all neutral consistent graphs."""
     n, pairs = len(atom), list(combinations(range(len(atom)), 2))
-    sums, charges = vocabulary.order_sums(), np.array([c.charge for c in vocabulary.classes])
+    sums, charges = vocabulary.order_sums, np.array([c.charge for c in vocabulary.classes])
     found = []
     for orders in product(range(4), repeat=len(pairs)):
         matrix = np.zeros((n, n), int)

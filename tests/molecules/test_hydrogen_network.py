@@ -23,7 +23,7 @@ from sciconsist.domains.molecules.hydrogen_network import (
     settle_hydrogens,
     whole,
 )
-from sciconsist.domains.molecules.hydrogens import assemble
+from sciconsist.domains.molecules.hydrogens import all_positions, skeleton, whole_molecule
 from sciconsist.domains.molecules.vocabulary import Vocabulary
 from sciconsist.random import fresh_weights
 from sciconsist.workflows.models import load
@@ -52,10 +52,10 @@ def vocabulary() -> Vocabulary:
     return Vocabulary.from_molecules(bare)
 
 
-def ruled(graph: HeavyGraph, vocabulary: Vocabulary) -> Chem.Mol:
-    """With hydrogens where rules put them."""
+def ruled(graph: HeavyGraph, vocabulary: Vocabulary) -> np.ndarray:
+    """Positions of all atoms, hydrogens where rules put them."""
     assert graph.positions is not None
-    return assemble(graph.classes, graph.orders, graph.positions, vocabulary)
+    return all_positions(skeleton(graph.classes, graph.orders, vocabulary), graph.positions)
 
 
 def restless(vocabulary: Vocabulary, seed: int = 0) -> HydrogenNetwork:
@@ -109,21 +109,20 @@ def test_one_that_was_not_fitted_leaves_hydrogens_where_rules_put_them(
     mols: list[Chem.Mol], vocabulary: Vocabulary
 ) -> None:
     graphs = [heavy_graph(mol, vocabulary) for mol in mols]
-    made = [ruled(graph, vocabulary) for graph in graphs]
-    before = [mol.GetConformer().GetPositions() for mol in made]
+    before = [ruled(graph, vocabulary) for graph in graphs]
     network = HydrogenNetwork(len(vocabulary)).requires_grad_(False)
-    settle_hydrogens(network, graphs, made, vocabulary)
-    for x, mol in zip(before, made):
-        np.testing.assert_allclose(mol.GetConformer().GetPositions(), x, atol=1e-5)
+    for x, moved in zip(before, settle_hydrogens(network, graphs, before, vocabulary), strict=True):
+        np.testing.assert_allclose(moved, x, atol=1e-5)
 
 
 def test_a_molecule_that_could_not_be_made_is_left_alone(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
     graph = heavy_graph(mols[0], vocabulary)
     apart = HeavyGraph(graph.classes, np.zeros_like(graph.orders), graph.positions)
-    made = [ruled(apart, vocabulary), ruled(graph, vocabulary)]
-    before = made[0].GetConformer().GetPositions()
-    settle_hydrogens(restless(vocabulary), [apart, graph], made, vocabulary)
-    np.testing.assert_array_equal(made[0].GetConformer().GetPositions(), before)
+    before = [ruled(apart, vocabulary), ruled(graph, vocabulary)]
+    first, second = settle_hydrogens(restless(vocabulary), [apart, graph], before, vocabulary)
+    np.testing.assert_array_equal(first, apart.positions)
+    np.testing.assert_array_equal(second[: len(graph)], graph.positions)
+    assert len(second) == mols[0].GetNumAtoms() and not np.allclose(second, before[1])
 
 
 def test_hydrogens_that_are_alike_are_told_apart_by_where_they_are(vocabulary: Vocabulary) -> None:
@@ -170,8 +169,10 @@ def test_the_shipped_one_is_nearer_than_rules_on_molecules_it_has_not_seen(data_
 
 def test_a_batch_of_whole_molecules_knows_its_hydrogens(mols: list[Chem.Mol], vocabulary: Vocabulary) -> None:
     graph = heavy_graph(mols[0], vocabulary)  # ethanol
-    made = ruled(graph, vocabulary)
-    one = whole([graph], [made.GetConformer().GetPositions()], vocabulary)
+    bare = skeleton(graph.classes, graph.orders, vocabulary)
+    made = whole_molecule(bare, ruled(graph, vocabulary))
+    other = heavy_graph(mols[3], vocabulary)
+    one = whole([graph, other], [ruled(graph, vocabulary), ruled(other, vocabulary)], vocabulary)[torch.tensor([0])]
     bonds = {(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in made.GetBonds()}
     assert {tuple(p) for p in torch.nonzero(one.bonds[0].triu()).tolist()} == {tuple(sorted(b)) for b in bonds}
     assert one.hydrogen[0].tolist() == [a.GetAtomicNum() == 1 for a in made.GetAtoms()]

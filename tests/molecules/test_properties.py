@@ -31,6 +31,17 @@ def test_values_and_units() -> None:
     assert {n for n, v in unknown.items() if np.isnan(v)} == {"gap", "dipole", "energy_per_atom"}
 
 
+@pytest.mark.parametrize(
+    ("smiles", "count"),
+    [("CC#CC", 1), ("CC#C", 0), ("CC#N", 0), ("C#CC#CC", 1), ("CC#CC#CC", 2), ("C#C", 0), ("C1C#CC1", 1)],
+)
+def test_a_triple_bond_within_a_chain_goes_on_at_both_ends(smiles: str, count: int) -> None:
+    measure = PROPERTIES["inner_triple_bonds"].computed
+    assert measure is not None
+    mol = Chem.MolFromSmiles(smiles)
+    assert measure(mol) == measure(Chem.AddHs(mol)) == count
+
+
 def test_gfn2_measures_water() -> None:
     pytest.importorskip("tblite")
     mol = molecule("O")
