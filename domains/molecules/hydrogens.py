@@ -54,7 +54,7 @@ def skeleton(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) ->
 
 def aromatic(heavy: Chem.Mol) -> np.ndarray | None:
     """Which pairs of a `skeleton`'s atoms have an aromatic bond, `[N, N]`; None where none has."""
-    return aromatic_pairs(heavy) if any(atom.GetIsAromatic() for atom in heavy.GetAtoms()) else None
+    return aromatic_pairs(heavy) if any(heavy.GetAromaticAtoms()) else None
 
 
 def all_positions(heavy: Chem.Mol, positions: np.ndarray) -> np.ndarray:
@@ -90,8 +90,10 @@ def whole_molecule(heavy: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
 def bonded(classes: np.ndarray, orders: np.ndarray, vocabulary: Vocabulary) -> Chem.RWMol:
     """Heavy atoms `[N]` and their Kekulé bonds `[N, N]` as a molecule, not yet sanitised."""
     heavy = _atoms(classes, vocabulary)
-    for i, j in np.argwhere(np.triu(orders)).tolist():
-        heavy.AddBond(i, j, BOND_TYPES[int(orders[i, j])])
+    first, second = np.nonzero(orders)
+    for i, j, order in zip(first.tolist(), second.tolist(), orders[first, second].tolist()):
+        if i < j:
+            heavy.AddBond(i, j, BOND_TYPES[order])
     return heavy
 
 

@@ -68,9 +68,8 @@ class Sketches(BaseModel):
         return np.exp(log - log.max()) if np.isfinite(log.max(initial=-np.inf)) else np.zeros(len(log))
 
 
-def pick(weights: np.ndarray, u: float) -> int:
-    """The index at share `u` in [0, 1) of the weights."""
-    cumulative = np.cumsum(weights)
+def pick(cumulative: np.ndarray, u: float) -> int:
+    """The index at share `u` in [0, 1) of weights, of which these are the sums up to each."""
     return int(np.searchsorted(cumulative, u * cumulative[-1], side="right"))
 
 

@@ -53,11 +53,11 @@ def draw_told(
         return [Told(size, told) for size, told in zip(draw_sizes(histogram, indices, seed), values)]
     ranges = {**wish.properties, **{name: (n, n) for name, n in formula_values(domain, wish).items()}}
     fitting = sketches.fitting(allowed_symbols(domain, wish), ranges) & np.isin(sketches.table[:, 0], list(histogram))
-    weights = sketches.weights(fitting)
+    cumulative = np.cumsum(sketches.weights(fitting))
     found = []
     for i, told in zip(indices, values):
-        own = sketches.weights(fitting, told) if told else weights
-        if own.sum() == 0:  # none fits: the size alone
+        own = np.cumsum(sketches.weights(fitting, told)) if told else cumulative
+        if own[-1] == 0:  # none fits: the size alone
             found.append(Told(draw_sizes(histogram, [i], seed)[0], told))
             continue
         row = pick(own, torch.rand(1, generator=stream(seed, "sketch", i), dtype=torch.float64).item())
@@ -87,7 +87,7 @@ def formula_values(domain: MoleculeDomain, wish: Wish) -> dict[str, float]:
 def draw_sizes(histogram: Mapping[int, int], indices: Sequence[int], seed: int) -> list[int]:
     """Heavy-atom counts from the training histogram, one independent draw a sample."""
     sizes = np.array(sorted(histogram))
-    counts = np.array([histogram[int(n)] for n in sizes], dtype=np.float64)
+    counts = np.cumsum([histogram[int(n)] for n in sizes], dtype=np.float64)
     return [
         int(sizes[pick(counts, torch.rand(1, generator=stream(seed, "size", i), dtype=torch.float64).item())])
         for i in indices
@@ -113,11 +113,11 @@ def told_elements(domain: MoleculeDomain, told: Sequence[Told], node: Tensor) ->
     """The classes `[B, N, K]` that atoms may have where the atoms of every element are told; None if none may be."""
     if not domain.config.network.elements:
         return None
-    symbols = [c.symbol for c in domain.vocabulary.classes]
-    allowed = torch.ones(*node.shape, len(symbols), dtype=torch.bool)
+    symbols = domain.vocabulary.symbols
+    of_element = np.array([[c.symbol == s for c in domain.vocabulary.classes] for s in symbols])
+    allowed = np.ones((*node.shape, len(domain.vocabulary)), dtype=bool)
     for k, one in enumerate(told):
-        counts = {ELEMENTS[name]: int(n) for name, n in one.values.items() if name in ELEMENTS}
-        line = [s for s in domain.vocabulary.symbols for _ in range(counts.get(s, 0))]
+        line = np.repeat(np.arange(len(symbols)), [int(one.values.get(f"{s}_atoms", 0)) for s in symbols])
         if len(line) == one.size:  # not where an element is untold
-            allowed[k, : len(line)] = torch.tensor([[s == own for s in symbols] for own in line])
-    return allowed
+            allowed[k, : len(line)] = of_element[line]
+    return torch.from_numpy(allowed)

@@ -54,7 +54,7 @@ def kept_sketches() -> Sketches:
 def test_draws_are_as_often_as_in_the_data() -> None:
     kept = kept_sketches()
     weights = kept.weights(kept.table[:, 0] == 3)
-    draws = Counter(tuple(kept.values[pick(weights, u)].tolist()) for u in (np.arange(8) + 0.5) / 8)
+    draws = Counter(tuple(kept.values[pick(np.cumsum(weights), u)].tolist()) for u in (np.arange(8) + 0.5) / 8)
     real = Counter(tuple(measure(shaped(s), NAMES).astype(int).tolist()) for s in SMILES[:8])
     assert draws == real  # eight of three heavy atoms
     assert Sketches.model_validate_json(kept.model_dump_json()) == kept
