@@ -36,7 +36,7 @@ ALL = {
 NEAR = Search(slack=10.0, most=60, nodes=400, haste=3.0)
 FAR = Search(slack=20.0, most=100, nodes=2000, haste=3.0)
 LACKING = (
-    14.0  # nats: where the best graph lacks so many, it is looked for FAR, among those of the hydrogens and rings told
+    14.0  # nats: where the best graph lacks more, it is looked for FAR, among those of the hydrogens and rings told
 )
 KNOWN = 14.0  # nats that being known costs, where new molecules are asked for
 

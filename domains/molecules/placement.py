@@ -30,7 +30,6 @@ ANGLES[[15, 16]] = 97.0
 IMINE_ANGLE = 114.9  # C=N-H
 NH_TILT, NH2_TURN = math.radians(31.0), math.radians(20.0)  # out of plane of an sp2 nitrogen that is a pyramid
 TORSIONS = 24
-MOST = 8  # hydrogens of one atom; more are left where its nucleus is
 CORE, CORE_RADIUS = 1000.0, 1.5  # kcal/mol/Å^2 and Å: nothing comes this close, whatever the fit says
 CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / math.sqrt(3)  # of a tetrahedron: an atom alone
 METHYL, AMINE, HYDROXYL, PLANAR = range(4)
@@ -71,13 +70,15 @@ def _placed(
     bonded: np.ndarray, positions: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
     heavy = everything = len(positions)
+    most = 0
     for i in range(heavy):
         everything += hydrogens[i]
+        most = max(most, hydrogens[i])
     x = np.zeros((everything, 3))
     placed = np.zeros(everything, np.bool_)
     owner, kinds = np.zeros(everything, np.int64), np.zeros(everything, np.int64)
     first, many = np.zeros(heavy, np.int64), np.zeros(heavy, np.int64)  # a site's first hydrogen, and its candidates
-    found = np.zeros((heavy, TORSIONS, MOST, 3))
+    found = np.zeros((heavy, TORSIONS, most, 3))
     place, free = heavy, 0
     for i in range(heavy):
         put(x, i, at(positions, i))
