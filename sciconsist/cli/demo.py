@@ -19,7 +19,8 @@ def demo(
 ) -> None:
     """Make molecules, crystals and climate fields, a report page and a summary, without network and data.
 
-    Under a minute on a quiet machine, a quarter of it CHGNet relaxing four crystals where it is installed.
+    Under a minute on a quiet machine, a quarter of it CHGNet relaxing four crystals where it is installed; half a minute more
+    the first time, to compile.
 
     \b
     Example:
@@ -39,7 +40,11 @@ def demo(
         emit(summary, True)
         return
     mols = summary["molecules"]
-    note(f"{mols['written']} molecules in {mols['steps']} network evaluations each, {mols['seconds']} s", quiet)
+    compiling = f" (and {ready:.0f} s to compile, once)" if (ready := mols["seconds_to_get_ready"]) > 3 else ""
+    note(
+        f"{mols['written']} molecules in {mols['steps']} network evaluations each, {mols['seconds']} s{compiling}",
+        quiet,
+    )
     if (made := summary.get("crystals")) is not None:
         relaxed = f", {made['relaxed']} of them relaxed" if "relaxed" in made else ""
         note(f"{made['written']} crystals in {made['steps']} network evaluations each{relaxed}", quiet)
