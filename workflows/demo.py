@@ -38,9 +38,7 @@ def demo(
     folder.mkdir(exist_ok=True)
     summary: dict[str, Any] = {"sciconsist": __version__, "seed": seed, "output": str(folder)}
     model, begin = load_for("molecules", None), time.monotonic()
-    next(
-        Molecules(model, steps=STEPS, batch_size=1).take(1)
-    )  # the first one after an installation compiles the decoder
+    next(Molecules(model, steps=STEPS, batch_size=1).take(1))  # compiles, the first time after an installation
     ready = time.monotonic()
     request = Molecules(model, steps=STEPS, seed=seed, batch_size=batch_size)
     made: list[Chem.Mol] = []

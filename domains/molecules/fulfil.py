@@ -35,10 +35,9 @@ ALL = {
 }  # fmt: skip
 NEAR = Search(slack=10.0, most=60, nodes=400, haste=3.0)
 FAR = Search(slack=20.0, most=100, nodes=2000, haste=3.0)
-LACKING = (
-    14.0  # nats: where the best graph lacks more, it is looked for FAR, among those of the hydrogens and rings told
-)
-KNOWN = 14.0  # nats that being known costs, where new molecules are asked for
+# Where the best graph lacks so many nats, another is looked for FAR, among those of the hydrogens and rings told: a number
+# told costs less than this, what is known (where new molecules are asked for) as much
+LACKING = KNOWN = 14.0
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def plan_steps(steps: int, guided: bool = False) -> Plan:
     if guided:
         jumps, refine = max(1, jumps // 2), max(0, min(refine, steps - 2))
     start, trust = 0.1 if refine == 1 else 0.3, 0.05 if refine else 0.12
-    return Plan(jumps, refine, power=0.5, start=start, trust=trust, jump_trust=0.12, guided=guided)
+    return Plan(jumps, refine, power=0.5, start=start, trust=trust, guided=guided)
 
 
 def draw_noise(
