@@ -20,8 +20,8 @@ from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.generate import draw_positions, place_atoms
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph
-from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork, settle_hydrogens
 from sciconsist.domains.molecules.hydrogens import FAILED, all_positions, skeleton, whole_molecule
+from sciconsist.domains.molecules.position_network import PositionNetwork, correct_positions
 from sciconsist.domains.molecules.shells import has_radicals
 from sciconsist.errors import UserError
 from sciconsist.files import atomic_path
@@ -212,7 +212,7 @@ class Conformers:
         every = all_positions(bare, positions)
         if bare.HasProp(FAILED) or len(every) != target.mol.GetNumAtoms():
             return None
-        (every,) = settle_hydrogens(cast(HydrogenNetwork, self.model.hydrogens), [graph], [every], vocabulary)
+        (every,) = correct_positions(cast(PositionNetwork, self.model.positions), [graph], [every], vocabulary)
         made = whole_molecule(bare, every)
         source = [0] * made.GetNumAtoms()  # atoms of `made` in the order of the request, which may mix in hydrogens
         for theirs, ours in zip(_heavy(made), _heavy(target.mol)):

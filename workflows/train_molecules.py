@@ -17,14 +17,14 @@ from torch import Tensor
 from sciconsist import __version__
 from sciconsist.checkpoint import read_checkpoint, save_model
 from sciconsist.datasets.records import MoleculeRecord
-from sciconsist.domains.molecules import distance_network, hydrogen_network, kinds
+from sciconsist.domains.molecules import distance_network, kinds, position_network
 from sciconsist.domains.molecules.adapter import MoleculeConfig, MoleculeDomain
 from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import nearest
 from sciconsist.domains.molecules.graphs import close_shells
-from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork
 from sciconsist.domains.molecules.leanings import STEPS, lean
 from sciconsist.domains.molecules.network import NetworkConfig
+from sciconsist.domains.molecules.position_network import PositionNetwork
 from sciconsist.domains.molecules.properties import Known, check_names, summarise
 from sciconsist.domains.molecules.sketch import ELEMENTS, sketch
 from sciconsist.domains.molecules.vocabulary import Vocabulary
@@ -159,19 +159,21 @@ def remember_sketches(model: FlowMap, data: MoleculeData, names: Sequence[str]) 
 def remember_chemistry(
     model: FlowMap, data: MoleculeData, records: Sequence[MoleculeRecord], out: str | Path, until: Until
 ) -> None:  # fmt: skip
-    """Let the model keep what kinds of atoms and rings its training data have, what distances, and where hydrogens are (of
+    """Let the model keep what kinds of atoms and rings its training data have, what distances, and where atoms are (of
     `ENOUGH` molecules, evenly taken, each in at most a tenth of the minutes and as many steps as its training); of few those
     that it knows stay."""
-    found: dict[str, Any] = {"kinds": kinds.learn(map(data.graphs.graph, range(len(data))), model.domain.vocabulary)}
+    vocabulary = model.domain.vocabulary
+    found: dict[str, Any] = {"kinds": kinds.learn(map(data.graphs.graph, range(len(data))), vocabulary)}
     if len(data) >= (FEW if model.domain.config.nearest is None else FEW_TO_CHANGE):
         some = data.graphs[torch.linspace(0, len(data) - 1, min(ENOUGH, len(data))).round().long()]
+        found["nearest"] = least = nearest(some)
         if load_state(Path(out)) is None:  # a run that goes on has them among its weights
             minutes = None if until.minutes is None else until.minutes / 10
             effort = (until.seed, until.steps, minutes, not until.quiet)
-            distance_network.fit(cast(DistanceNetwork, model.distances), some, *effort)
+            distances, positions = cast(DistanceNetwork, model.distances), cast(PositionNetwork, model.positions)
+            distance_network.fit(distances, some, *effort)
             mols = [record.mol for record in records[:: -(-len(records) // ENOUGH)]]
-            hydrogen_network.fit(cast(HydrogenNetwork, model.hydrogens), mols, model.domain.vocabulary, *effort)
-        found["nearest"] = nearest(some)
+            position_network.fit(positions, mols, vocabulary, distances, least, *effort)
     remember(model, found)
 
 

@@ -23,11 +23,11 @@ from sciconsist.domains.molecules.decode import decode_graph, kekule_choices
 from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import Nearest
 from sciconsist.domains.molecules.graphs import HeavyGraph, PaddedGraphs, heavy_graph, pad_graphs
-from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork
 from sciconsist.domains.molecules.hydrogens import assemble
 from sciconsist.domains.molecules.interchange import from_data, is_data, unbatched
 from sciconsist.domains.molecules.kinds import Kinds
 from sciconsist.domains.molecules.network import MoleculeNetwork, NetworkConfig
+from sciconsist.domains.molecules.position_network import PositionNetwork
 from sciconsist.domains.molecules.properties import Known
 from sciconsist.domains.molecules.sketch import Sketches
 from sciconsist.domains.molecules.vocabulary import Vocabulary
@@ -94,7 +94,7 @@ class MoleculeDomain:
         model = FlowMap(self.network(), Linear(), self.geometry, "endpoint")
         # fitted by themselves, the flow does not ask them
         model.distances = DistanceNetwork(len(self.vocabulary)).requires_grad_(False)
-        model.hydrogens = HydrogenNetwork(len(self.vocabulary)).requires_grad_(False)
+        model.positions = PositionNetwork(len(self.vocabulary)).requires_grad_(False)
         model.domain, model.config = self, self.config.model_dump(mode="json")
         return model
 

@@ -229,10 +229,10 @@ def among(probabilities: Tensor, choices: np.ndarray) -> Tensor:
     return kept / kept.sum(-1, keepdim=True).clamp_min(1e-12) * total
 
 
-def rigid(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Proper rotation R and shift t that minimise |x R + t - y|, points `[M, 3]` (Kabsch 1976)."""
+def rigid(x: np.ndarray, y: np.ndarray, stay: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Proper rotation R and shift t that minimise |x R + t - y|^2 + `stay` |R - 1|^2, points `[M, 3]` (Kabsch 1976)."""
     a, b = x - x.mean(0), y - y.mean(0)
-    u, _, vt = np.linalg.svd(a.T @ b)
+    u, _, vt = np.linalg.svd(a.T @ b + stay * np.eye(3))
     u[:, -1] *= np.sign(np.linalg.det(u @ vt)) or 1.0
     turn = u @ vt
     return turn, y.mean(0) - x.mean(0) @ turn

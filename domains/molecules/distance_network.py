@@ -93,11 +93,12 @@ class DistanceNetwork(nn.Module):
         e = self.kind(torch.where(kind > 0, kind, KINDS - 1 + pairs.apart)) + self.walks(walks)
         for heard, spoken, gathered, updated in zip(self.heard, self.spoken, self.gathered, self.updated):
             of_node = heard(h)
-            e = e + spoken(functional.silu(e + of_node[left] + of_node[right]))
+            e = e + spoken(functional.silu(e + of_node.index_select(0, left) + of_node.index_select(0, right)))
             gate, value = torch.sigmoid(e), gathered(h)
-            told = torch.zeros_like(h).index_add(0, left, gate * value[right]).index_add(0, right, gate * value[left])
+            told = torch.zeros_like(h).index_add(0, left, gate * value.index_select(0, right))
+            told = told.index_add(0, right, gate * value.index_select(0, left))
             h = h + updated(functional.silu(torch.cat([of_node, told], -1)))
-        mean, scale = self.out(torch.cat([h[left] + h[right], e], -1)).unbind(-1)
+        mean, scale = self.out(torch.cat([h.index_select(0, left) + h.index_select(0, right), e], -1)).unbind(-1)
         which = pairs.apart - 1
         return self.typical[which] + 0.1 * mean, torch.logaddexp(scale - 3.0, self.floor) + self.temper[which]
 

@@ -24,8 +24,8 @@ from sciconsist.domains.molecules.distance_network import DistanceNetwork
 from sciconsist.domains.molecules.distances import restraints, settle
 from sciconsist.domains.molecules.fulfil import ALL, RINGS, Preference, decode_told
 from sciconsist.domains.molecules.graphs import HeavyGraph, pad_graphs
-from sciconsist.domains.molecules.hydrogen_network import HydrogenNetwork, settle_hydrogens
 from sciconsist.domains.molecules.hydrogens import FAILED, all_positions, aromatic, skeleton, whole_molecule
+from sciconsist.domains.molecules.position_network import PositionNetwork, correct_positions
 from sciconsist.domains.molecules.vocabulary import AROMATIC
 from sciconsist.domains.molecules.wishes import NOTHING, Told, Wish, draw_told, told_elements, told_tensor
 from sciconsist.flowmap import FlowMap
@@ -267,7 +267,7 @@ def _batch(
         placed = place_atoms(model, start, again, plan.refine_times(), told_tensor(domain, told), given)
     placed = settled(placed, trust=plan.trust)
     every = [all_positions(mol, x) for mol, x in zip(bare, placed)]
-    every = settle_hydrogens(cast(HydrogenNetwork, model.hydrogens), heavy, every, domain.vocabulary)
+    every = correct_positions(cast(PositionNetwork, model.positions), heavy, every, domain.vocabulary, fixed)
     mols = [whole_molecule(mol, x) for mol, x in zip(bare, every)]
     for k, (graph, mol) in enumerate(zip(decoded, mols)):
         asked = {name: told[k].values[name] for name in wish.properties}

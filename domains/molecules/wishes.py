@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,10 @@ from sciconsist.domains.molecules.adapter import MoleculeDomain
 from sciconsist.domains.molecules.completion import Given
 from sciconsist.domains.molecules.sketch import ELEMENTS, pick
 from sciconsist.random import stream
+
+# In steps of this [0, 1) is filled more evenly than by chance (Weyl 1916): few samples are already in the training data's
+# proportions
+EVENLY = (math.sqrt(5) - 1) / 2
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,14 @@ def draw_told(
     ranges = {**wish.properties, **{name: (n, n) for name, n in formula_values(domain, wish).items()}}
     fitting = sketches.fitting(allowed_symbols(domain, wish), ranges) & np.isin(sketches.table[:, 0], list(histogram))
     cumulative = np.cumsum(sketches.weights(fitting))
+    begin = torch.rand(1, generator=stream(seed, "sketch"), dtype=torch.float64).item()
     found = []
     for i, told in zip(indices, values):
         own = np.cumsum(sketches.weights(fitting, told)) if told else cumulative
         if own[-1] == 0:  # none fits: the size alone
             found.append(Told(draw_sizes(histogram, [i], seed)[0], told))
             continue
-        row = pick(own, torch.rand(1, generator=stream(seed, "sketch", i), dtype=torch.float64).item())
+        row = pick(own, (begin + i * EVENLY) % 1.0)
         drawn = zip(sketches.names, sketches.values[row].tolist())
         found.append(Told(int(sketches.table[row, 0]), {**told, **dict(drawn)}))
     return found

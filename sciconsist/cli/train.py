@@ -35,7 +35,7 @@ def molecules(
 ) -> None:
     """Train a molecule model by flow matching; the folder gets model.safetensors, log.csv and the state.
 
-    First, in a fifth of the minutes at most, small networks learn what distances a graph fixes and where hydrogens
+    First, in a fifth of the minutes at most, small networks learn what distances a graph fixes and where atoms
     are. From then on Ctrl-C saves after the step in hand; --resume goes on. At the end, for a minute or two, samples show which
     rings and atoms come too often; the finished model avoids these.
 

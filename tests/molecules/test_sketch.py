@@ -97,6 +97,21 @@ def test_a_sample_is_told_by_its_seed_and_index_alone(model: FlowMap) -> None:
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("first", [0, 12_345])
+def test_a_few_samples_have_the_proportions_of_the_data(model: FlowMap, first: int) -> None:
+    """Chance would be off by some 4 % of 150; even steps by no more than some ends of their runs."""
+    domain, kept = model.domain, model.domain.config.sketches
+    shares = np.array(kept.counts) / sum(kept.counts)
+    others = set()
+    for seed in range(5):
+        told = draw_told(domain, Wish(), domain.config.size_histogram, range(first, first + 150), seed)
+        rows = [(one.size, *(int(v) for v in one.values.values())) for one in told]
+        found = np.array([rows.count(tuple(row)) for row in kept.table.tolist()]) / 150
+        assert np.abs(found - shares).max() < 0.02 and found.sum() == pytest.approx(1)
+        others.add(tuple(rows[:9]))
+    assert len(others) > 1  # a seed begins elsewhere
+
+
 def test_the_network_hears_the_sketch(model: FlowMap) -> None:
     node = torch.ones(2, 3, dtype=torch.bool)
     with torch.no_grad():
