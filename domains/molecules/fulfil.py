@@ -33,8 +33,8 @@ ALL = {
     "rings": 10.0, "H_atoms": 6.0, "aromatic_atoms": 12.0, "triple_bonds": 8.0, "inner_triple_bonds": 8.0,
     **{f"{word}_rings": 4.0 for word in RING_SIZES.values()},
 }  # fmt: skip
-NEAR = Search(slack=10.0, most=60, nodes=400, haste=3.0)
-FAR = Search(slack=20.0, most=100, nodes=2000, haste=3.0)
+NEAR = Search(slack=10.0, most=60, nodes=400, haste=4.0)
+FAR = Search(slack=20.0, most=100, nodes=2000, haste=4.0)
 # Where the best graph lacks so many nats, another is looked for FAR, among those of the hydrogens and rings told: a number
 # told costs less than this, what is known (where new molecules are asked for) as much
 LACKING = KNOWN = 14.0
