@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +24,24 @@ SHARPEST = np.array([0.003, 0.006, 0.006])  # Å: the least standard deviation, 
 FLAT = 0.06  # Å: the ends of three bonds that spread more are free to turn
 SEEN = 0.002  # quantile of the data's distances: atoms whose distance is free come no nearer
 CLASH = 0.05  # Å: standard deviation of what is nearer
+LINE = 0.997  # of two bonds: ends that are as far apart as this lie on a line, and the atom between them
+BEND = 0.04  # Å: standard deviation of that atom's distance from the line
 ITERATIONS, STRIDE, ENOUGH = 8, 0.3, 1e-3  # of Gauss-Newton; Å an atom may move in one, and by which the last moved it
 
-Restraint = tuple[np.ndarray, np.ndarray, np.ndarray]  # of all pairs [N, N]: mean, weight, least
 Nearest = tuple[float, float]  # Å between free atoms three bonds apart, and farther
+
+
+class Restraint(NamedTuple):
+    """What `settle` asks of a graph: of all pairs `[N, N]` the `mean` distance, its `weight` 1 / variance (0: free), and how
+    near they may come (`least`); `lines` `[L, 3]` of atoms, the middle one first, and what part of the way from the second to
+    the third it lies, `shares` `[L]`."""
+
+    mean: np.ndarray
+    weight: np.ndarray
+    least: np.ndarray
+    lines: np.ndarray
+    shares: np.ndarray
+
 
 
 def nearest(graphs: PaddedGraphs) -> Nearest:
@@ -46,8 +61,8 @@ def nearest(graphs: PaddedGraphs) -> Nearest:
 def restraints(
     graphs: Sequence[HeavyGraph], network: DistanceNetwork, least: Nearest | None
 ) -> list[Restraint]:  # fmt: skip
-    """What `settle` asks of each graph, of all pairs `[N, N]`: the mean distance, its weight 1 / variance (0: free), and how
-    near they may come. Nothing where `least` (`nearest` of the training data) is None: the network was not fitted."""
+    """What `settle` asks of each graph. Nothing where `least` (`nearest` of the training data) is None: the network was not
+    fitted."""
     if least is None:
         return []
     padded = pad_graphs([replace(graph, positions=None) for graph in graphs])
@@ -61,7 +76,28 @@ def restraints(
     asked[2] = least[1] * ~np.eye(bonds.shape[1], dtype=bool)
     for values, found in zip(asked, (mean * fixed, fixed * std**-2.0, least[0] * ~fixed)):
         values[place] = values[place[0], place[2], place[1]] = found
-    return [tuple(np.ascontiguousarray(asked[:, k, :n, :n])) for k, n in enumerate(map(len, graphs))]
+    found = []
+    for k, graph in enumerate(graphs):
+        own = np.ascontiguousarray(asked[:, k, : len(graph), : len(graph)])
+        found.append(Restraint(*own, *_lines(own[0], graph.orders)))
+    return found
+
+
+@compiled
+def _lines(mean: np.ndarray, orders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms between two others on a line, as the mean distances say; a distance between the ends hardly feels a bend."""
+    n = len(mean)
+    lines, shares, many = np.empty((n, 3), np.int64), np.empty(n), 0
+    for i in range(n):
+        near, one, other = 0, 0, 0
+        for j in range(n):
+            if orders[i, j] > 0:
+                near, one, other = near + 1, j, one
+        if near == 2 and orders[one, other] == 0 and mean[one, other] > LINE * (mean[i, one] + mean[i, other]):
+            lines[many, 0], lines[many, 1], lines[many, 2] = i, one, other
+            shares[many] = mean[i, one] / (mean[i, one] + mean[i, other])
+            many += 1
+    return lines[:many], shares[:many]
 
 
 def settle(
@@ -80,14 +116,16 @@ def settle(
 
 @compiled
 def _settled(
-    start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, trust: float, fixed: int
+    start: np.ndarray, mean: np.ndarray, weight: np.ndarray, least: np.ndarray, lines: np.ndarray, shares: np.ndarray,
+    trust: float, fixed: int,
 ) -> np.ndarray:  # fmt: skip
-    """Gauss-Newton on sum w (d - mean)^2 + |x - start|^2 / trust^2, `[N, 3]`, until it hardly moves."""
+    """Gauss-Newton on sum w (d - mean)^2 + |x - start|^2 / trust^2 + bends^2 / `BEND`^2, `[N, 3]`, until it hardly moves."""
     n = len(start)
     x = start.copy()
     matrix, step = np.empty((3 * n, 3 * n)), np.empty(3 * n)
     for _ in range(ITERATIONS):
         _linearise(x, start, mean, weight, least, trust**-2.0, matrix, step)
+        _straighten(x, lines, shares, BEND**-2.0, matrix, step)
         _solve(matrix, step, 3 * fixed)
         longest = 0.0
         for i in range(n):
@@ -131,6 +169,27 @@ def _linearise(
                     if m <= k:
                         matrix[3 * i + k, 3 * i + m] += both
                         matrix[3 * j + k, 3 * j + m] += both
+
+
+@compiled
+def _straighten(
+    x: np.ndarray, lines: np.ndarray, shares: np.ndarray, weight: float, matrix: np.ndarray, slope: np.ndarray
+) -> None:  # fmt: skip
+    """Add the atoms that lie on a line, each with where it is between its neighbours."""
+    parts = np.empty(3)
+    for line in range(len(lines)):
+        parts[0], parts[1], parts[2] = 1.0, shares[line] - 1.0, -shares[line]
+        for k in range(3):
+            off = 0.0
+            for a in range(3):
+                off += parts[a] * x[lines[line, a], k]
+            for a in range(3):
+                i = lines[line, a]
+                slope[3 * i + k] += weight * parts[a] * off
+                for b in range(3):
+                    j = lines[line, b]
+                    if j <= i:
+                        matrix[3 * i + k, 3 * j + k] += weight * parts[a] * parts[b]
 
 
 @compiled

@@ -135,7 +135,7 @@ def measure(mol: Chem.Mol, names: Sequence[str], recorded: Mapping[str, float] |
     """
     values = np.full(len(names), np.nan)
     with rdBase.BlockLogs():
-        bare = Chem.RemoveHs(mol)
+        bare = Chem.RemoveAllHs(mol)
     for k, name in enumerate(names):
         one = PROPERTIES[name]
         if one.computed is not None:

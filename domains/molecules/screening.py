@@ -77,7 +77,7 @@ def examine(record: int, name: str, mol: Chem.Mol, names: tuple[str, ...], relax
     if strict is None or smiles is None:
         return Row(record, name, "invalid", note="not one closed-shell molecule with its hydrogens", mol=mol)
     with rdBase.BlockLogs():
-        bare = Chem.RemoveHs(strict)
+        bare = Chem.RemoveAllHs(strict)
     figures = dict(zip(FIGURES, measure(strict, FIGURES).tolist(), strict=True))
     row = Row(
         record, name, "unique", smiles, rdMolDescriptors.CalcMolFormula(strict), ease(figures), figures,

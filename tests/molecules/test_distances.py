@@ -13,7 +13,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from sciconsist.domains.molecules.distance_network import DistanceNetwork, calibrate, errors, fit, near_pairs, surprise
-from sciconsist.domains.molecules.distances import Nearest, nearest, restraints, settle
+from sciconsist.domains.molecules.distances import BEND, Nearest, Restraint, nearest, restraints, settle
 from sciconsist.domains.molecules.graphs import HeavyGraph, heavy_graph, pad_graphs
 from sciconsist.domains.molecules.network import NetworkConfig
 from sciconsist.domains.molecules.vocabulary import Vocabulary
@@ -161,6 +161,31 @@ def test_it_turns_shifts_mirrors_and_permutes_with_its_input(data: Data) -> None
     network.float()
 
 
+def test_a_bend_shrinks_as_two_normal_distributions_say() -> None:
+    """Nothing but the line is asked: the product of the prior's and the line's densities has its maximum here."""
+    none = np.zeros((3, 3))
+    x = np.array([[0.0, 0.2, 0.1], [-1.0, 0.0, 0.0], [1.5, 0.1, 0.0]])
+    share, trust = 0.4, 0.07
+    (moved,) = settle([Restraint(none, none, none, np.array([[0, 1, 2]]), np.array([share]))], [x], trust)
+    parts = np.array([1.0, share - 1.0, -share])
+    spread = trust**2 * (parts**2).sum()
+    np.testing.assert_allclose(parts @ moved, parts @ x * BEND**2 / (BEND**2 + spread), atol=1e-12)
+
+
+def test_lines_are_what_the_distances_say_is_straight() -> None:
+    model = load("molecules-qm9gfn2")
+    vocabulary, learned = model.domain.vocabulary, (model.distances, model.domain.config.nearest)
+    lines = {"C1CC1CC#N": [[4, 5, 3]], "OCC#CCN": [[2, 3, 1], [3, 4, 2]], "C=CCCO": [], "CC1CC1C=O": []}
+    for smiles, wanted in lines.items():
+        (asked,) = restraints([heavy_graph(Chem.MolFromSmiles(smiles), vocabulary)], *learned)
+        assert asked.lines.tolist() == wanted
+    (asked,) = restraints([heavy_graph(Chem.MolFromSmiles("CCC#N"), vocabulary)], *learned)
+    bent = np.array([[-2.0, 1.6, 0.0], [-1.4, 0.2, 0.0], [0.0, 0.0, 0.0], [1.1, 0.2, 0.0]])  # 162 degrees
+    (moved,) = settle([asked], [bent], 0.05)
+    one, other = moved[1] - moved[2], moved[3] - moved[2]
+    assert np.degrees(np.arccos(one @ other / np.linalg.norm(one) / np.linalg.norm(other))) > 172
+
+
 def test_neighbours_in_a_batch_change_nothing_and_fixed_atoms_stay(data: Data) -> None:
     graphs, _, *learned = data
     rng = np.random.default_rng(2)
@@ -202,7 +227,7 @@ def test_a_bond_is_as_long_as_its_surroundings_have_it(data: Data) -> None:
     by_smiles = {s: graphs[8 * k] for k, s in enumerate(SMILES)}
     for smiles in ("CCO", "CC#N", "C1CC1N", "CC(=O)OC"):  # single bonds of carbon between 1.45 and 1.53 Å
         graph = by_smiles[smiles]
-        ((mean, weight, _),) = restraints([replace(graph, positions=None)], network, least)
+        ((mean, weight, *_),) = restraints([replace(graph, positions=None)], network, least)
         bonded = graph.orders > 0
         assert np.abs(mean - between(graph.positions))[bonded].max() < 0.012
         assert (weight[bonded] > 0).all()

@@ -10,11 +10,12 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 from scipy.spatial.transform import Rotation
 
+from sciconsist.domains.molecules import properties
 from sciconsist.domains.molecules.metrics import Reference, ceiling, evaluate, known_smiles
 from sciconsist.domains.molecules.metrics.geometry import geometry_distance, measure
 from sciconsist.domains.molecules.metrics.graph_distance import DESCRIPTORS, describe, graph_distance
 from sciconsist.domains.molecules.metrics.stability import arrays, bond_orders, stability, stable_atoms
-from sciconsist.domains.molecules.metrics.validity import edm_molecule, strict_molecule, validity
+from sciconsist.domains.molecules.metrics.validity import canonical_smiles, edm_molecule, strict_molecule, validity
 
 WATER = np.array([8, 1, 1]), np.array([[0, 0, 0], [0.757, 0.586, 0], [-0.757, 0.586, 0]])
 METHANE = (
@@ -225,3 +226,13 @@ def test_real_molecules_reach_the_ceiling(real):
 def test_graph_distance_sees_another_population(real):
     chains = [embedded(s) for s in ("CCCCCCCC", "CCCCCCO", "CCCCCN", "CCCCCCC")]
     assert graph_distance(describe(chains), Reference.from_molecules(real).descriptors)["mean"] > 0.5
+
+
+def test_the_side_of_an_imine_changes_nothing_but_stereo():
+    """RDKit keeps the hydrogen of a C=N-H whose side is known: to it that is another graph, harder to make."""
+    sided, plain = Chem.AddHs(Chem.MolFromSmiles("[H]/N=C(/C)OC")), Chem.AddHs(Chem.MolFromSmiles("CC(=N)OC"))
+    np.testing.assert_array_equal(*describe([sided, plain]))
+    assert canonical_smiles(sided) == canonical_smiles(plain) == "COC(C)=N"
+    np.testing.assert_array_equal(properties.measure(sided, ["sa", "qed"]), properties.measure(plain, ["sa", "qed"]))
+    figures = validity([sided], known_smiles(["CC(=N)OC"]))["strict_bonds"].figures()
+    assert figures["valid"] == 1 and figures["novelty"] == 0

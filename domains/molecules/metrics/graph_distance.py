@@ -47,7 +47,9 @@ def sa_score(mol: Chem.Mol) -> float:
 def descriptors(mol: Chem.Mol) -> np.ndarray:
     """The twelve descriptors of a sanitised molecule, `[12]`, in the order of `DESCRIPTORS`."""
     with rdBase.BlockLogs():
-        mol = Chem.RemoveHs(mol)
+        mol = Chem.RemoveAllHs(
+            mol
+        )  # also those that say a double bond's side: an atom more makes a molecule harder to make
         rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
         return np.array(
             [

@@ -58,10 +58,13 @@ def molecule_from_distances(mol: Chem.Mol) -> Chem.Mol:
 
 
 def canonical_smiles(mol: Chem.Mol) -> str | None:
-    """Canonical SMILES of a sanitised molecule, no hydrogens, stereo or isotopes; None when RDKit refuses."""
+    """Canonical SMILES of a sanitised molecule, no hydrogens, stereo or isotopes; None when RDKit refuses.
+
+    No hydrogens at all: RDKit otherwise keeps that of a C=N-H whose side is known, and the same graph has two SMILES.
+    """
     try:
         with rdBase.BlockLogs():
-            return Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False)
+            return Chem.MolToSmiles(Chem.RemoveAllHs(mol), isomericSmiles=False)
     except (ValueError, RuntimeError):
         return None
 
