@@ -43,7 +43,6 @@ class Restraint(NamedTuple):
     shares: np.ndarray
 
 
-
 def nearest(graphs: PaddedGraphs) -> Nearest:
     """How near atoms three bonds apart come in graphs with positions, and those farther apart."""
     pairs = near_pairs(graphs.orders > 0)
@@ -78,8 +77,8 @@ def restraints(
         values[place] = values[place[0], place[2], place[1]] = found
     found = []
     for k, graph in enumerate(graphs):
-        own = np.ascontiguousarray(asked[:, k, : len(graph), : len(graph)])
-        found.append(Restraint(*own, *_lines(own[0], graph.orders)))
+        apart_by, weight, nearest_by = np.ascontiguousarray(asked[:, k, : len(graph), : len(graph)])
+        found.append(Restraint(apart_by, weight, nearest_by, *_lines(apart_by, graph.orders)))
     return found
 
 

@@ -181,9 +181,11 @@ def examples(
             bare.append(heavy)
     starts, ends = [], []
     for begin in range(0, len(graphs), CHUNK):
-        asked = restraints(graphs[begin : begin + CHUNK], distances, least)
-        for k, own in enumerate(asked or [None] * len(graphs[begin : begin + CHUNK]), begin):
-            start = all_positions(bare[k], _moved(graphs[k], own, stream(seed, "atoms moved", k)))
+        some = graphs[begin : begin + CHUNK]
+        asked = restraints(some, distances, least)
+        for k, graph in enumerate(some, begin):
+            own = asked[k - begin : k - begin + 1]  # none where nothing was fitted
+            start = all_positions(bare[k], _moved(graph, own, stream(seed, "atoms moved", k)))
             starts.append(start)
             ends.append(_ends(known[k], start))
     if not graphs:
@@ -191,13 +193,12 @@ def examples(
     return whole(graphs, starts, vocabulary), whole(graphs, ends, vocabulary).positions.float()
 
 
-def _moved(graph: HeavyGraph, asked: Restraint | None, chance: torch.Generator) -> np.ndarray:
+def _moved(graph: HeavyGraph, asked: list[Restraint], chance: torch.Generator) -> np.ndarray:
     """Heavy atoms moved by as much as chance says, and settled."""
     assert graph.positions is not None
     size = NOISE[int(torch.randint(len(NOISE), (), generator=chance))]
     noise = torch.randn(graph.positions.shape, generator=chance, dtype=torch.float64).numpy()
-    x = graph.positions + size * noise
-    return x if asked is None else settle([asked], [x], max(TRUST, size))[0]
+    return settle(asked, [graph.positions + size * noise], max(TRUST, size))[0]
 
 
 def _ends(mol: Chem.Mol, start: np.ndarray) -> np.ndarray:
