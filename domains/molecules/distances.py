@@ -75,11 +75,8 @@ def restraints(
     asked[2] = least[1] * ~np.eye(bonds.shape[1], dtype=bool)
     for values, found in zip(asked, (mean * fixed, fixed * std**-2.0, least[0] * ~fixed)):
         values[place] = values[place[0], place[2], place[1]] = found
-    found = []
-    for k, graph in enumerate(graphs):
-        apart_by, weight, nearest_by = np.ascontiguousarray(asked[:, k, : len(graph), : len(graph)])
-        found.append(Restraint(apart_by, weight, nearest_by, *_lines(apart_by, graph.orders)))
-    return found
+    own = [np.ascontiguousarray(asked[:, k, : len(graph), : len(graph)]) for k, graph in enumerate(graphs)]
+    return [Restraint(a[0], a[1], a[2], *_lines(a[0], graph.orders)) for a, graph in zip(own, graphs)]
 
 
 @compiled
@@ -124,7 +121,7 @@ def _settled(
     matrix, step = np.empty((3 * n, 3 * n)), np.empty(3 * n)
     for _ in range(ITERATIONS):
         _linearise(x, start, mean, weight, least, trust**-2.0, matrix, step)
-        _straighten(x, lines, shares, BEND**-2.0, matrix, step)
+        _straighten(x, lines, shares, matrix, step)
         _solve(matrix, step, 3 * fixed)
         longest = 0.0
         for i in range(n):
@@ -172,10 +169,10 @@ def _linearise(
 
 @compiled
 def _straighten(
-    x: np.ndarray, lines: np.ndarray, shares: np.ndarray, weight: float, matrix: np.ndarray, slope: np.ndarray
+    x: np.ndarray, lines: np.ndarray, shares: np.ndarray, matrix: np.ndarray, slope: np.ndarray
 ) -> None:  # fmt: skip
     """Add the atoms that lie on a line, each with where it is between its neighbours."""
-    parts = np.empty(3)
+    weight, parts = BEND**-2.0, np.empty(3)
     for line in range(len(lines)):
         parts[0], parts[1], parts[2] = 1.0, shares[line] - 1.0, -shares[line]
         for k in range(3):

@@ -47,9 +47,7 @@ def sa_score(mol: Chem.Mol) -> float:
 def descriptors(mol: Chem.Mol) -> np.ndarray:
     """The twelve descriptors of a sanitised molecule, `[12]`, in the order of `DESCRIPTORS`."""
     with rdBase.BlockLogs():
-        mol = Chem.RemoveAllHs(
-            mol
-        )  # also those that say a double bond's side: an atom more makes a molecule harder to make
+        mol = Chem.RemoveAllHs(mol)  # also those that say a double bond's side: they would count as atoms
         rings = [len(ring) for ring in mol.GetRingInfo().AtomRings()]
         return np.array(
             [
