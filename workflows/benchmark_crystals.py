@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from pymatgen.core import Structure
 
 from sciconsist.domains.crystals.crystals import Crystal, structure_of
 from sciconsist.domains.crystals.generate import Plan, Request, generate
 from sciconsist.domains.crystals.metrics.prediction import match_figures, match_row
+from sciconsist.domains.crystals.occupations import Choice, choose, likely_positions
 from sciconsist.domains.crystals.symmetry import TOLERANCE, detect, settings
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
@@ -65,14 +67,18 @@ def parse_plans(model: FlowMap, text: str) -> list[Plan]:
 
 def benchmark_crystals(
     model: FlowMap, data: str = "mp-20-bt:val", steps: str = "1,4,8,16", guesses: int = 1, limit: int | None = None,
-    seed: int = 0, known: str | None = KNOWN, advance: Advance = lambda n: None,
+    seed: int = 0, known: str | None = KNOWN, p1: bool = False, advance: Advance = lambda n: None,
 ) -> Iterator[Row]:  # fmt: skip
-    """A row for each setting, then (with `known`) chance and substitution. Every crystal counts, also a failed one."""
+    """A row for each setting, then (with `known`) chance and substitution. Every crystal counts, also a failed one.
+
+    `p1`: every atom is free (see `Wish`).
+    """
     targets = read_data(data)[0][:limit]
     crystals, _ = split_known(crystals_of(targets)[0], model)
     truths = [structure_of(c.numbers, c.frac, c.cell) for c in crystals]
+    positions = [[] if p1 else likely_positions([c.numbers]) for c in crystals]
     for plan in parse_plans(model, steps):
-        yield _row(model, plan, crystals, truths, guesses, seed, advance)
+        yield _row(model, plan, crystals, positions, truths, guesses, seed, advance)
     if known is None:
         return
     records, _ = read_data(known)
@@ -85,13 +91,13 @@ def benchmark_crystals(
 
 
 def _row(
-    model: FlowMap, plan: Plan, crystals: Sequence[Crystal], truths: Sequence[Structure], guesses: int, seed: int,
-    advance: Advance,
+    model: FlowMap, plan: Plan, crystals: Sequence[Crystal], positions: Sequence[Sequence[Choice]],
+    truths: Sequence[Structure], guesses: int, seed: int, advance: Advance,
 ) -> Row:  # fmt: skip
     found: list[list[Structure]] = [[] for _ in crystals]
     seconds = 0.0
     for k in range(guesses):
-        requests = [Request(len(c), c.numbers) for c in crystals]
+        requests = [guess_request(c.numbers, known, k) for c, known in zip(crystals, positions)]
         samples = iter(generate(model, requests, plan, seed=seed, first=k * len(crystals)))
         for guess in found:
             begin = time.process_time()
@@ -108,6 +114,14 @@ def _row(
     match, rmse = ({k: figures[f"{what}_k{k}"] for k in ks} for what in ("match_rate", "rmse"))
     cost = 1000 * seconds / (guesses * len(crystals))
     return Row(str(model.card.get("name")), plan.steps, plan.boost, len(rows), match, rmse, cost)
+
+
+def guess_request(numbers: np.ndarray, known: Sequence[Choice], guess: int) -> Request:
+    """What the sampler is asked for a composition: as `generate crystals --formula` asks for its sample `guess`."""
+    if not known:
+        return Request(len(numbers), numbers)
+    orbits = choose(known, guess).orbits
+    return Request(len(numbers), orbits.numbers, space_group=orbits.group.number, orbits=orbits)
 
 
 def space_groups(

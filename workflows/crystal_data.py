@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sciconsist.datasets import mp20bt, registry
-from sciconsist.domain import Batch
+from sciconsist.domain import Batch, Data
 from sciconsist.domains.crystals.adapter import CrystalDomain
 from sciconsist.domains.crystals.crystals import Crystal, crystal_of, pad
 from sciconsist.domains.crystals.files import CrystalRecord, read_structures
@@ -36,6 +36,13 @@ class Tasks:
     values: float = 0.25
 
 
+def of_like_size(indices: Tensor, length: int, generator: torch.Generator) -> list[int]:
+    """As many rows as indices of a set sorted by size, near the first index."""
+    width = min(length, WINDOW * len(indices))
+    start = int((indices[0] - width // 2).clamp(0, length - width))
+    return (start + torch.randperm(width, generator=generator)[: len(indices)]).tolist()
+
+
 class CrystalData:
     """Crystals in memory. A batch brings its own paired noise and times; `kind` None is the diagonal."""
 
@@ -58,11 +65,7 @@ class CrystalData:
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """As many crystals as indices, of a size like that of the first."""
-        count = len(indices)
-        width = min(len(self), WINDOW * count)
-        start = int((indices[0] - width // 2).clamp(0, len(self) - width))
-        rows = (start + torch.randperm(width, generator=generator)[:count]).numpy()
-        return self.paired(rows, generator)
+        return self.paired(np.array(of_like_size(indices, len(self), generator)), generator)
 
     def paired(self, rows: np.ndarray, generator: torch.Generator) -> Batch:
         domain, tasks, count = self.domain, self.tasks, len(rows)
@@ -130,6 +133,24 @@ class CrystalData:
         on = stay < self.anchor
         split, t = torch.where(on, s, split), torch.where(on, s, t)
         return Split(*(fields(x, x) for x in (s, split, t)))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Training sets that take turns, each in its share of the batches; the first says how long a pass is."""
+
+    parts: Sequence[tuple[float, Data]]
+
+    def __len__(self) -> int:
+        return len(self.parts[0][1])
+
+    def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
+        shares = torch.tensor([share for share, _ in self.parts])
+        k = int(torch.multinomial(shares, 1, generator=generator))
+        data = self.parts[k][1]
+        if k:
+            indices = torch.randint(len(data), (len(indices),), generator=generator)
+        return data.batch(indices, generator)
 
 
 def read_data(data: str | Sequence[CrystalRecord]) -> tuple[list[CrystalRecord], dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from sciconsist.domains.crystals.composition import (
 )
 from sciconsist.domains.crystals.generate import Plan, Request, draw_sizes
 from sciconsist.domains.crystals.hosts import Host
-from sciconsist.domains.crystals.occupations import draw_occupation, known_orbits
-from sciconsist.domains.crystals.symmetry import plan_orbits
+from sciconsist.domains.crystals.occupations import Choice, choose, draw_occupation, likely_positions
+from sciconsist.domains.crystals.orbits import plan_orbits
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import stream
@@ -34,7 +35,8 @@ class Wish:
 
     `elements`: symbols that may occur. `formula`: reduced formula. `atoms`: number or range, "4:20". `properties`:
     e_above_hull (eV/atom) and band_gap (eV), a number or a range (low, high). `charge_balanced` keeps compositions whose
-    common oxidation states can add up to zero.
+    common oxidation states can add up to zero. `p1` leaves every atom free: else those of a composition start on the
+    positions that known crystals of like elements occupy, where there are such, and keep their space group.
     """
 
     elements: Sequence[str] | None = None
@@ -43,6 +45,7 @@ class Wish:
     space_group: int | None = None
     properties: Mapping[str, float | tuple[float, float]] | None = None
     charge_balanced: bool = False
+    p1: bool = False
     host: Host | None = None
 
 
@@ -59,6 +62,9 @@ class Requests:
             raise UserError(f"space group {wish.space_group}: expected 1 to 230")
         if wish.host is not None and (wish.space_group, wish.formula, wish.elements, wish.atoms) != (None,) * 4:
             raise UserError("a host brings its own elements, formula, size and symmetry: leave those out")
+        if wish.p1 and wish.space_group is not None:
+            raise UserError(f"p1 and space group {wish.space_group}: ask for one of them")
+        self.known = [] if self.units is None else self._positions([self._atoms(n) for n in self.sizes])
 
     def _allowed(self) -> np.ndarray | None:
         known = self.domain.config.elements
@@ -87,18 +93,31 @@ class Requests:
             raise UserError(f"formula {self.wish.formula}: {unit} atoms a formula unit, expected at most {LARGEST}")
         return {unit: 1}
 
+    def _atoms(self, size: int) -> np.ndarray:
+        """Atomic numbers of so many atoms of the formula."""
+        assert self.units is not None
+        return atoms_of(self.units, size // sum(self.units.values()))
+
+    def _positions(self, compositions: Sequence[np.ndarray]) -> list[Choice]:
+        """Positions known crystals suggest, most likely first; none where the atoms are to be free."""
+        free = self.wish.p1 or self.wish.host is not None
+        return [] if free else likely_positions(compositions, self.wish.space_group)
+
     def request(self, index: int, size: int, numbers: np.ndarray | None) -> Request:
         """Sample `index` of the seed, of `size` atoms, of the elements `numbers` where they are known."""
         rng = np.random.default_rng(stream(self.seed, "request", index).initial_seed())
-        values = tuple(low if not low < high else float(rng.uniform(low, high)) for low, high in self.values)
+        values: Any = tuple(low if not low < high else float(rng.uniform(low, high)) for low, high in self.values)
         if self.wish.host is not None:
-            return self.wish.host.request(rng, self.domain, values)  # type: ignore[arg-type]
-        if self.wish.space_group is None:
-            return Request(size, numbers, self.allowed, values)  # type: ignore[arg-type]
-        orbits = None if numbers is None else known_orbits(self.wish.space_group, numbers, rng)
-        orbits = orbits or plan_orbits(self.wish.space_group, size, numbers, rng)
+            return self.wish.host.request(rng, self.domain, values)
+        known = self.known or ([] if numbers is None else self._positions([numbers]))
+        if known:
+            orbits = choose(known, index).orbits
+        elif self.wish.space_group is not None:
+            orbits = plan_orbits(self.wish.space_group, size, numbers, rng)
+        else:
+            return Request(size, numbers, self.allowed, values)
         given = orbits.numbers if numbers is not None else None
-        return Request(size, given, self.allowed, values, self.wish.space_group, orbits=orbits)  # type: ignore[arg-type]
+        return Request(orbits.size, given, self.allowed, values, orbits.group.number, orbits=orbits)
 
     def of(self, indices: Sequence[int]) -> list[Request]:
         """What the samples of these indices are asked to be: sizes, then compositions, then orbits of a space group."""
@@ -149,7 +168,7 @@ class Requests:
         `each`: atoms that the elements of a sample shall have.
         """
         if self.units is not None:
-            return [atoms_of(self.units, n // sum(self.units.values())) for n in sizes]
+            return [self._atoms(n) for n in sizes]
         network, elements = composition_of(self.model), np.array(self.domain.config.elements)
         if self.wish.host is not None or network is None:
             return [None] * len(sizes)

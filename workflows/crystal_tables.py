@@ -8,16 +8,20 @@ from __future__ import annotations
 import gzip
 import json
 import sys
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pymatgen.core import Composition
 
 from sciconsist.datasets import registry
+from sciconsist.domains.crystals.crystals import Crystal
 from sciconsist.domains.crystals.files import CrystalRecord
-from sciconsist.domains.crystals.occupations import count_occupations
-from sciconsist.domains.crystals.symmetry import count_settings
+from sciconsist.domains.crystals.likeness import fit_likeness
+from sciconsist.domains.crystals.positions import origins, placed
+from sciconsist.domains.crystals.symmetry import GRID, Basis, primitive
 from sciconsist.domains.crystals.thermo import Hull
 from sciconsist.errors import UserError
 from sciconsist.extras import need
@@ -89,15 +93,34 @@ def chgnet_offsets(references: Mapping[str, float]) -> dict[str, Any]:
     return {**ABOUT, "changes": changes, "ev_per_atom": offsets}
 
 
-def symmetry_tables() -> dict[str, dict[str, Any]]:
-    """How the training crystals of each space group lie in their cells, and which Wyckoff positions they occupy."""
-    crystals, _ = crystals_of(registry.load("mp-20-bt", "train"))
+def symmetry_tables(crystals: Sequence[Crystal], steps: int = 3000) -> dict[str, dict[str, Any]]:
+    """How crystals of each space group lie in their cells, which positions they occupy, and how alike elements are there."""
     source = "MP-20-BT train (Materials Project, CC-BY 4.0)"
-    bases = {"source": f"{source}: bases from primitive to Niggli cells by space group, with counts"}
-    positions = {"source": f"{source}: Wyckoff positions occupied together, by space group, with counts"}
+    found = [p for c in crystals if (p := placed(c)) is not None]
+    bases: dict[int, Counter[Basis]] = defaultdict(Counter)
+    seen: dict[int, dict[tuple, list[tuple[int, ...]]]] = defaultdict(lambda: defaultdict(list))
+    for p in found:
+        bases[p.number][p.basis] += 1
+        seen[p.number][p.basis, p.sites, p.atoms].append(p.elements)
+    groups: dict[str, Any] = {
+        "source": f"{source}: bases from primitive to Niggli cells by space group, with counts; Wyckoff positions in 24ths, "
+        "and what other origins make of them",
+        "settings": {str(g): [[n, list(b)] for b, n in bases[g].most_common()] for g in sorted(bases)},
+        "sites": {str(g): [np.round(s.point * GRID).astype(int).tolist() for s in primitive(g).sites] for g in range(1, 231)},
+        "origins": {str(g): [list(o) for o in origins(g)] for g in sorted(bases)},
+    }
+    positions: dict[str, list] = {}
+    for g in sorted(seen):
+        order = {b: k for k, (b, _) in enumerate(bases[g].most_common())}
+        ways = sorted(seen[g].items(), key=lambda item: (-len(item[1]), item[0]))
+        positions[str(g)] = [[order[b], sites, atoms, elements] for (b, sites, atoms), elements in ways]
     return {
-        "space_groups.json": {**bases, "settings": count_settings(crystals)},
-        "occupations.json": {**positions, "occupations": count_occupations(crystals)},
+        "space_groups.json": groups,
+        "occupations.json": {
+            "source": f"{source}: Wyckoff positions occupied together, by space group, with the elements; likeness of elements",
+            "likeness": fit_likeness(found, steps).round(3).tolist(),
+            "occupations": positions,
+        },
     }
 
 
@@ -111,7 +134,7 @@ def main(folder: Path) -> None:
         ("mp_references.json", elements),
         ("mp_hull.json", hull_energies()),
         ("chgnet_offsets.json", chgnet_offsets(elements["ev_per_atom"])),
-        *symmetry_tables().items(),
+        *symmetry_tables(crystals_of(registry.load("mp-20-bt", "train"))[0]).items(),
     ):
         with atomic_path(folder / name) as temporary:
             temporary.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")

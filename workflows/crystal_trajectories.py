@@ -24,7 +24,7 @@ from sciconsist.files import atomic_path
 from sciconsist.flowmap import FlowMap
 from sciconsist.losses import LossParts, flow_map_loss
 from sciconsist.times import Split
-from sciconsist.workflows.crystal_data import WINDOW, CrystalData
+from sciconsist.workflows.crystal_data import of_like_size
 
 STOPS = 16  # even steps whose ends are kept; the teacher's evaluations are a multiple
 SHARD = 256  # crystals a file: what a killed pass does again
@@ -87,27 +87,18 @@ def _read(path: Path) -> list[Trajectory]:
 
 
 class TrajectoryData:
-    """Batches of jumps along trajectories, and now and then (`anchor`) one of plain flow matching on crystals.
+    """Batches of jumps along trajectories: `noise` is where they begin and `x0` where they end."""
 
-    In a batch of jumps `noise` is where they begin and `x0` where they end.
-    """
-
-    def __init__(self, walked: Sequence[Trajectory], crystals: CrystalData, anchor: float) -> None:
+    def __init__(self, walked: Sequence[Trajectory], domain: CrystalDomain) -> None:
         self.walked = sorted(walked, key=lambda w: len(w.numbers))
-        self.crystals, self.anchor = crystals, anchor
-        self.domain: CrystalDomain = crystals.domain
+        self.domain = domain
 
     def __len__(self) -> int:
         return len(self.walked)
 
     def batch(self, indices: Tensor, generator: torch.Generator) -> Batch:
         """As many jumps as indices, of crystals of a size like that of the first."""
-        count = len(indices)
-        if float(torch.rand(1, generator=generator)) < self.anchor:
-            return self.crystals.batch(torch.randint(len(self.crystals), (count,), generator=generator), generator)
-        width = min(len(self), WINDOW * count)
-        start = int((indices[0] - width // 2).clamp(0, len(self) - width))
-        rows = (start + torch.randperm(width, generator=generator)[:count]).tolist()
+        rows = of_like_size(indices, len(self), generator)
         return self.jumps([self.walked[row] for row in rows], generator)
 
     def jumps(self, walked: Sequence[Trajectory], generator: torch.Generator) -> Batch:
@@ -134,8 +125,15 @@ class TrajectoryData:
 def jump_loss(
     model: FlowMap, recipe: Any, x0: Any, noise: Any, *, times: Split, condition: Any, mask: Any, **options: Any
 ) -> LossParts:
-    """The domain's loss of F against the F that carries `noise` to `x0`; on the diagonal, flow matching."""
+    """The domain's loss of F against the F that carries `noise` to `x0`; on the diagonal, flow matching.
+
+    States of symmetric crystals bring the velocity of their atoms, `condition["arc"]`.
+    """
     s, t = cast(dict, times.s), cast(dict, times.t)
+    if "arc" in condition:
+        raw = model.raw(noise, s, t, condition, mask)
+        losses, _ = model.domain.loss(raw, {**x0, "frac": condition["arc"]}, s, mask)
+        return LossParts(losses.mean(), losses, {"diagonal": losses.detach().mean(), "off": torch.zeros(())})
     if torch.equal(s["frac"], t["frac"]):
         return flow_map_loss(model, recipe, x0, noise, times=times, condition=condition, mask=mask, **options)
     torus = model.rows["frac"].geometry

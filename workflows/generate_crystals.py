@@ -111,7 +111,7 @@ class Crystals:
                         break
                     continue
                 counts.written, stale = counts.written + 1, 0
-                structure.properties.update(self.origin(sample.index))
+                structure.properties.update(self.origin(sample))
                 progress(1)
                 yield structure
                 if counts.written == n:
@@ -138,17 +138,19 @@ class Crystals:
         seen.add(sample.index, structure)
         return ""
 
-    def origin(self, index: int) -> dict[str, Any]:
+    def origin(self, sample: Sample) -> dict[str, Any]:
         """What made a crystal, and from what."""
         card = self.model.card
         values = {
             "generator": f"sciconsist {__version__}", "model": card.get("name", "unnamed"),
             "model_version": card.get("version", __version__), "model_sha256": card.get("sha256", ""),
-            "seed": self.seed, "index": index, "steps": self.plan.steps, "note": NOTE,
+            "seed": self.seed, "index": sample.index, "steps": self.plan.steps, "note": NOTE,
             "selection": "raw" if self.raw else "usable",
             "training_data": card.get("data", "unknown"),
             "training_data_licence": card.get("data_licence", "unknown"),
         }  # fmt: skip
+        if sample.request.orbits is not None:
+            values["kept_space_group"] = sample.request.space_group
         if self.wish.space_group is not None:
             values |= {"space_group_asked": self.wish.space_group, "space_group_tolerance": f"{TOLERANCE} Å"}
         if self.wish.host is not None:

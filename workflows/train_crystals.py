@@ -14,6 +14,7 @@ from pydantic import Field
 from pymatgen.core import Element
 
 from sciconsist import __version__
+from sciconsist.domain import Data
 from sciconsist.domains.crystals.adapter import CrystalConfig, cell_statistics
 from sciconsist.domains.crystals.crystals import Crystal
 from sciconsist.domains.crystals.elements import descriptors
@@ -25,10 +26,11 @@ from sciconsist.flowmap import FlowMap
 from sciconsist.random import fresh_weights, stream
 from sciconsist.recipes import RECIPES
 from sciconsist.training import FitResult
-from sciconsist.workflows.crystal_data import CrystalData, Tasks, crystals_of, read_data
+from sciconsist.workflows.crystal_data import CrystalData, Mixture, Tasks, crystals_of, read_data
 from sciconsist.workflows.crystal_trajectories import STOPS, TrajectoryData, jump_loss, make_trajectories
 from sciconsist.workflows.models import build, load
 from sciconsist.workflows.runs import RunConfig, Until, run
+from sciconsist.workflows.symmetric_data import SymmetricData
 from sciconsist.workflows.train_compositions import held_out, train_composition
 from sciconsist.workflows.train_molecules import DISTILL
 
@@ -45,6 +47,7 @@ class TrainConfig(RunConfig):
     sites_given: float = Tasks.sites_given
     space_group: float = Tasks.space_group
     values: float = Tasks.values
+    symmetric: float = Field(default=0.5, ge=0, lt=1)  # share of batches on the positions of their space groups
     anchor: float = 0.25  # distillation: share of the batch on the diagonal
     trajectories: int = Field(
         default=8000, gt=0
@@ -90,8 +93,8 @@ def train(
     model = load(init) if init is not None else new_model(crystals, config, until.seed)
     known, unknown = split_known(crystals, model)
     model.card = {**card_of(source, len(known), skipped + unknown), "recipe": "fm"}
-    ready = CrystalData(known, model.domain, config.tasks())
-    return run(model, RECIPES["fm"], ready, out, config, until, metric=model.domain.metric)
+    ready = mixed([(1.0, CrystalData(known, model.domain, config.tasks()))], known, model, config)
+    return run(model, RECIPES["fm"], ready, out, config, until, metric=model.domain.metric, loss=jump_loss)
 
 
 def _compositions(
@@ -152,11 +155,25 @@ def distill(
         walked = make_trajectories(
             old, [known[k].numbers for k in order], Path(out) / "trajectories", plan, until.seed, advance
         )
-        jumps = TrajectoryData(walked, CrystalData(known, model.domain, config.tasks()), config.anchor)
-        return run(model, row, jumps, out, config, until, metric=model.domain.metric, loss=jump_loss)
+        parts: list[tuple[float, Data]] = [
+            (1 - config.anchor, TrajectoryData(walked, model.domain)),
+            (config.anchor, CrystalData(known, model.domain, config.tasks())),
+        ]
+        both = mixed(parts, known, model, config)
+        return run(model, row, both, out, config, until, metric=model.domain.metric, loss=jump_loss)
     ready = CrystalData(known, model.domain, config.tasks(), config.anchor, row.kind)
     old.to(until.device)
     return run(model, row, ready, out, config, until, teacher=old, metric=model.domain.metric)
+
+
+def mixed(
+    parts: Sequence[tuple[float, Data]], crystals: Sequence[Crystal], model: FlowMap, config: TrainConfig
+) -> Mixture:
+    """The parts, and in its share of the batches crystals that keep their space group, where some have one we can place."""
+    share = config.symmetric
+    if not share or not len(symmetric := SymmetricData(crystals, model.domain, config.values)):
+        return Mixture(parts)
+    return Mixture([*((weight * (1 - share), part) for weight, part in parts), (share, symmetric)])
 
 
 def _counter(total: int, quiet: bool) -> Callable[[int], None]:

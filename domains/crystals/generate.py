@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sciconsist.domains.crystals.adapter import CrystalDomain
 from sciconsist.domains.crystals.crystals import pad
-from sciconsist.domains.crystals.lattice import to_vector
-from sciconsist.domains.crystals.symmetry import Orbits
+from sciconsist.domains.crystals.lattice import from_vector, to_vector
+from sciconsist.domains.crystals.orbits import Orbits, stack
 from sciconsist.flowmap import FlowMap
 from sciconsist.random import per_sample_noise, stream
 from sciconsist.state import expand
@@ -111,7 +111,8 @@ def generate(
 def _batch(model: FlowMap, requests: Sequence[Request], indices: list[int], plan: Plan, seed: int) -> list[Sample]:
     domain: CrystalDomain = model.domain
     x, condition, mask, clocks = prepare(domain, requests, indices, seed)
-    symmetric = [(k, r.orbits) for k, r in enumerate(requests) if r.orbits is not None]
+    rows = [k for k, r in enumerate(requests) if r.orbits is not None]
+    symmetric = Symmetric(rows, [o for r in requests if (o := r.orbits) is not None]) if rows else None
     *_, (_, state, logits) = walk(model, x, condition, mask, clocks, plan, symmetric)
     classes = torch.where((clocks["species"] > 0)[:, None], logits.argmax(-1), state["species"].argmax(-1)).numpy()
     frac, cells = state["frac"].double().numpy(), domain.cells(state["lattice"], condition, mask["frac"])
@@ -132,22 +133,29 @@ def _batch(model: FlowMap, requests: Sequence[Request], indices: list[int], plan
 
 def walk(
     model: FlowMap, x: dict[str, Tensor], condition: dict[str, Tensor], mask: Any, clocks: Mapping[str, Tensor],
-    plan: Plan, symmetric: Sequence[tuple[int, Orbits]] = (),
+    plan: Plan, symmetric: Symmetric | None = None,
 ) -> Iterator[tuple[float, dict[str, Tensor], Tensor]]:  # fmt: skip
     """Every step's end from noise to data: its time, the state there, and the elements' logits `[B, N, K]`."""
     domain: CrystalDomain = model.domain
-    state = on_orbits(domain, x, condition, symmetric, lead=True)
+    state, drawn = x, bool((clocks["species"] > 0).any())  # elements that are not given are an orbit's, too
+    if symmetric is not None:
+        state = symmetric.project(domain, state, condition, lead=True)
+        if drawn:
+            symmetric.share_elements(state["species"], lead=True)
     for k, (s, t) in enumerate(pairwise(plan.times())):
         now, then = ({f: c * u for f, c in clocks.items()} for u in (s, t))
         jump = plan.jumps_at(k)
         raw = cast(dict, model.raw(state, now, then if jump else now, condition, mask))
-        for row, orbits in symmetric:
-            share_elements(raw["species"][row], orbits)
+        if symmetric is not None and drawn:
+            symmetric.share_elements(raw["species"])
         f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
         f["frac"] = f["frac"] * (1.0 if jump else annealed(plan.boost, s, t))
         moved = cast(dict, model.apply_f(state, f, now, then, mask))
         state = {n: torch.where(expand(now[n] > 0, v), v, state[n]) for n, v in moved.items()}
-        state = on_orbits(domain, state, condition, symmetric)
+        if symmetric is not None:
+            state = symmetric.project(domain, state, condition)
+            if drawn:
+                symmetric.share_elements(state["species"])
         yield t, state, raw["species"]
 
 
@@ -156,35 +164,41 @@ def annealed(boost: float, s: float, t: float) -> float:
     return min(1 + boost * (1 - s), max(1.0, s / (s - t)))
 
 
-def on_orbits(
-    domain: CrystalDomain, state: dict[str, Tensor], condition: dict[str, Tensor],
-    symmetric: Sequence[tuple[int, Orbits]], lead: bool = False,
-) -> dict[str, Tensor]:  # fmt: skip
-    """The state with cells, coordinates and elements of crystals with a space group put onto their orbits.
+@dataclass
+class Symmetric:
+    """The crystals of a batch that keep a space group: `rows` `[M]` of the batch, and their orbits together."""
 
-    `lead` spreads the first atom's noise over its orbit, where a mean would have less than noise's variance.
-    """
-    if not symmetric:
+    rows: list[int]
+    orbits: list[Orbits]
+
+    def __post_init__(self) -> None:
+        sizes = [o.size for o in self.orbits]
+        self.stack = stack(self.orbits)
+        self.size = torch.tensor(sizes)
+        self.row, self.atom = np.repeat(self.rows, sizes), np.concatenate([np.arange(n) for n in sizes])
+
+    def project(
+        self, domain: CrystalDomain, state: dict[str, Tensor], condition: dict[str, Tensor], lead: bool = False
+    ) -> dict[str, Tensor]:
+        """The state with cells and coordinates put onto the orbits.
+
+        `lead` spreads the first atom's noise over its orbit, where a mean would have less than noise's variance.
+        """
+        state = {name: x.clone() for name, x in state.items()}
+        places = self.stack.leads(state["frac"][self.row, self.atom].double().numpy(), lead)
+        state["frac"][self.row, self.atom] = torch.from_numpy(self.stack.carried(places) % 1.0).to(state["frac"].dtype)
+        mean, std = (condition[name][self.rows].double() for name in ("mean", "std"))
+        cells = from_vector(state["lattice"][self.rows].double() * std + mean, self.size).numpy()
+        vectors = torch.from_numpy(to_vector(self.stack.cells(cells), self.size.numpy()))
+        state["lattice"][self.rows] = ((vectors - mean) / std).to(state["lattice"].dtype)
         return state
-    state = {name: x.clone() for name, x in state.items()}
-    node = torch.tensor([o.size for _, o in symmetric])
-    rows = torch.tensor([k for k, _ in symmetric])
-    part = {name: condition[name][rows] for name in ("mean", "std")}
-    cells = domain.cells(state["lattice"][rows], part, torch.arange(int(node.max()))[None] < node[:, None])
-    for j, (k, orbits) in enumerate(symmetric):
-        n = orbits.size
-        place = orbits.place(state["frac"][k, :n].double().numpy(), lead)
-        vector = torch.from_numpy(to_vector(orbits.cell(cells[j]), n)).to(state["lattice"].dtype)
-        state["frac"][k, :n] = torch.from_numpy(place).to(state["frac"].dtype)
-        state["lattice"][k] = (vector - part["mean"][j]) / part["std"][j]
-        share_elements(state["species"][k], orbits, lead)
-    return state
 
-
-def share_elements(species: Tensor, orbits: Orbits, lead: bool = False) -> None:
-    """Give every atom of an orbit the orbit's mean row (`lead`: its first atom's), in place: `[N, K]`."""
-    for atoms in orbits.members:
-        species[atoms] = (species[atoms[0]] if lead else species[atoms].mean(0)).clone()
+    def share_elements(self, species: Tensor, lead: bool = False) -> None:
+        """Give every atom of an orbit the orbit's mean row (`lead`: its first atom's), in place: `[B, N, K]`."""
+        for row, orbits in zip(self.rows, self.orbits):
+            for atoms in orbits.members:
+                own = species[row, atoms]
+                species[row, atoms] = (own[0] if lead else own.mean(0)).clone()
 
 
 def prepare(

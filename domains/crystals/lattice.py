@@ -48,15 +48,16 @@ def triangular(lattice: np.ndarray) -> np.ndarray:
     return np.linalg.cholesky(lattice @ np.swapaxes(lattice, -1, -2))
 
 
-def to_vector(lattice: np.ndarray, count: int) -> np.ndarray:
-    """Six coordinates of a triangular cell with `count` atoms."""
-    volume = lattice[0, 0] * lattice[1, 1] * lattice[2, 2]
+def to_vector(lattice: np.ndarray, count: int | np.ndarray) -> np.ndarray:
+    """Six coordinates `[..., 6]` of triangular cells `[..., 3, 3]` with `count` atoms `[...]`."""
+    first, second = lattice[..., 0, 0], lattice[..., 1, 1]
+    volume = first * second * lattice[..., 2, 2]
     edge = volume ** (1 / 3)
-    return np.array(
+    return np.stack(
         [
-            np.log(volume / count), np.log(lattice[0, 0] / edge), np.log(lattice[1, 1] / edge),
-            lattice[1, 0] / lattice[0, 0], lattice[2, 0] / lattice[0, 0], lattice[2, 1] / lattice[1, 1],
-        ]
+            np.log(volume / count), np.log(first / edge), np.log(second / edge),
+            lattice[..., 1, 0] / first, lattice[..., 2, 0] / first, lattice[..., 2, 1] / second,
+        ], -1,
     )  # fmt: skip
 
 

@@ -1,28 +1,27 @@
-"""Space groups: operations in the cells the model works in, Wyckoff orbits, and the projection onto them.
+"""Space groups: operations in the cells the model works in, and their Wyckoff positions.
 
-A sample with a wanted space group gets its orbits first: a set of Wyckoff positions whose multiplicities add up to
-the atoms wanted. Then the cell and the coordinates are put onto them at every step of the sampler, so that the group
-holds to round-off. Operations act on columns of fractional coordinates, x -> W x + w.
+Operations act on columns of fractional coordinates, x -> W x + w.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
 from itertools import product
 
+import moyopy
 import numpy as np
 
-from sciconsist.domains.crystals.crystals import Crystal
-from sciconsist.domains.crystals.lattice import to_vector, triangular
 from sciconsist.errors import UserError
-from sciconsist.extras import need
+
+logging.getLogger("moyo").setLevel(logging.ERROR)  # or it tells of every cell that is not primitive, on stderr
 
 GRID = 24  # special points of every group have coordinates in 24ths
+PLACE = np.array([GRID * GRID, GRID, 1])
 SHIFTS = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
 ORIGINS = np.array(list(product(range(-2, 3), repeat=3)), dtype=float)
 TOLERANCE = 0.01  # Å, of the check that the group came out
@@ -64,10 +63,12 @@ class Group:
         if not self.sites:
             self.sites = wyckoff_positions(self.rotations, self.translations)
         self.reach = reachable(self.sites)
+        turned = self.rotations.transpose(0, 2, 1)
+        self.metric = np.mean([np.kron(w, w) for w in turned], 0)  # [9, 9], of a metric's nine numbers
 
     def symmetric_gram(self, gram: np.ndarray) -> np.ndarray:
-        """The mean metric `[3, 3]` over the group: what its cells have."""
-        return np.mean(self.rotations.transpose(0, 2, 1) @ gram @ self.rotations, 0)
+        """The mean metrics `[..., 3, 3]` over the group: what its cells have."""
+        return (gram.reshape(*gram.shape[:-2], 9) @ self.metric.T).reshape(gram.shape)
 
 
 def nearest(x: np.ndarray) -> np.ndarray:
@@ -78,12 +79,8 @@ def wyckoff_positions(rotations: np.ndarray, translations: np.ndarray) -> list[S
     """Every Wyckoff position of a group of operations, found on a grid of 24ths; points first, the general one last."""
     axis = np.arange(GRID)
     grid = np.array(list(product(axis, repeat=3)))
-    shift = np.round(translations * GRID).astype(int)
-    if np.abs(translations * GRID - shift).max() > 1e-6:
-        raise UserError("a group with translations that are no 24ths")
-    images = (np.einsum("mij,gj->gmi", rotations.astype(int), grid) + shift) % GRID
-    place = np.array([GRID * GRID, GRID, 1])
-    code = images @ place  # [g, m]: where each operation carries each point; points are in the order of their code
+    images = on_grid(rotations, translations, grid)
+    code = images @ PLACE  # [g, m]: where each operation carries each point; points are in the order of their code
     stays = code == np.arange(len(grid))[:, None]
     power = 2.0 ** np.arange(len(rotations))  # a stabiliser as one number
     name = stays @ power
@@ -92,58 +89,78 @@ def wyckoff_positions(rotations: np.ndarray, translations: np.ndarray) -> list[S
     for g in np.argsort(-stays.sum(1), kind="stable"):
         if taken[g]:
             continue
-        mask = stays[g]
-        projector = np.mean(rotations[mask], 0)
+        site = site_at(rotations, translations, grid[g])
         # the grid's points on the same stratum: same stabiliser, same place across the free directions
         same = np.flatnonzero((name == name[g]) & ~taken)
-        offset = (grid[same] - grid[g]) @ (np.eye(3) - projector).T / GRID
-        through = (np.abs(offset[:, None] - ORIGINS @ (np.eye(3) - projector).T) < 1e-6).all(-1).any(1)
+        across = np.eye(3) - site.projector
+        offset = (grid[same] - grid[g]) @ across.T / GRID
+        through = (np.abs(offset[:, None] - ORIGINS @ across.T) < 1e-6).all(-1).any(1)
         taken[code[same[through]]] = True  # and all of its images
-        sites.append(Site(grid[g] / GRID, projector, np.unique(code[g], return_index=True)[1], np.flatnonzero(mask)))
+        sites.append(site)
     return sites
 
 
-@lru_cache(maxsize=512)
-def group(number: int, basis: Basis = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> Group:
-    """A space group in the cell that `basis` (9 integers, rows) makes of moyopy's primitive one: x = U x_primitive."""
+def site_at(rotations: np.ndarray, translations: np.ndarray, point: np.ndarray) -> Site:
+    """The position that a point of the grid (24ths) is on."""
+    code = on_grid(rotations, translations, point[None])[0] @ PLACE
+    stays = code == point % GRID @ PLACE
+    return Site(
+        point / GRID, np.mean(rotations[stays], 0), np.unique(code, return_index=True)[1], np.flatnonzero(stays)
+    )
+
+
+def on_grid(rotations: np.ndarray, translations: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Images `[P, M, 3]` of points of the grid, in 24ths. Raises UserError for translations that are none."""
+    shift = np.round(translations * GRID).astype(int)
+    if np.abs(translations * GRID - shift).max() > 1e-6:
+        raise UserError("a group with translations that are no 24ths")
+    return (np.einsum("mij,gj->gmi", rotations.astype(int), points) + shift) % GRID
+
+
+@lru_cache(maxsize=230)
+def primitive(number: int) -> Group:
+    """A space group in moyopy's primitive cell. Raises UserError for a number that is none."""
     if not 1 <= number <= 230:
         raise UserError(f"space group {number}: expected 1 to 230")
-    moyopy = need("moyopy", "screen", "space groups")
     operations = moyopy.operations_from_number(number, primitive=True)
+    rotations, translations = (
+        np.array(operations.rotations, dtype=float),
+        np.array(operations.translations, dtype=float) % 1.0,
+    )
+    points = table().get("sites", {}).get(str(number), [])  # found before: the search takes a tenth of a second
+    return Group(number, rotations, translations, [site_at(rotations, translations, np.array(p)) for p in points])
+
+
+@lru_cache(maxsize=2048)
+def group(number: int, basis: Basis = (1, 0, 0, 0, 1, 0, 0, 0, 1)) -> Group:
+    """A space group in the cell that `basis` (9 integers, rows) makes of the primitive one: x = U x_primitive.
+
+    Its positions are those of the primitive cell, in the same order.
+    """
+    known = primitive(number)
     u = np.array(basis, dtype=float).reshape(3, 3)
-    rotations = np.round(u @ np.array(operations.rotations, dtype=float) @ np.linalg.inv(u))
-    return Group(number, rotations, (np.array(operations.translations, dtype=float) @ u.T) % 1.0)
+    inverse = np.linalg.inv(u)
+    sites = [replace(s, point=(u @ s.point) % 1.0, projector=u @ s.projector @ inverse) for s in known.sites]
+    return Group(number, np.round(u @ known.rotations @ inverse), (known.translations @ u.T) % 1.0, sites)
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, dict[str, list]]:
+    """What the training data say of space groups, by number: `settings`, the points of their `sites`, `origins`."""
+    text = resources.files("sciconsist.domains.crystals").joinpath("space_groups.json").read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 @lru_cache(maxsize=1)
 def settings() -> dict[int, list[tuple[int, Basis]]]:
     """For every group of the training data: how often, and by which basis, its primitive cell becomes the Niggli cell."""
-    text = resources.files("sciconsist.domains.crystals").joinpath("space_groups.json").read_text(encoding="utf-8")
-    return {
-        int(g): [(count, tuple(basis)) for count, basis in rows] for g, rows in json.loads(text)["settings"].items()
-    }
-
-
-def count_settings(crystals: Sequence[Crystal], limit: int = 6) -> dict[str, list]:
-    """What `settings` reads, from crystals in their Niggli cells: the commonest bases of each group."""
-    moyopy = need("moyopy", "screen", "space groups")
-    seen: dict[int, Counter[tuple[int, ...]]] = defaultdict(Counter)
-    for c in crystals:
-        try:
-            found = moyopy.MoyoDataset(moyopy.Cell(c.cell.tolist(), c.frac.tolist(), c.numbers.tolist()), symprec=0.05)
-        except Exception:  # moyopy raises its own types for cells it cannot standardise
-            continue
-        basis = np.linalg.inv(np.array(found.prim_std_linear, dtype=float))
-        if np.abs(basis - np.round(basis)).max() < 1e-3 and len(found.prim_std_cell.numbers) == len(c):
-            seen[int(found.number)][tuple(int(v) for v in np.round(basis).ravel())] += 1
-    return {str(g): [[n, list(b)] for b, n in seen[g].most_common(limit)] for g in sorted(seen)}
+    return {int(g): [(count, tuple(basis)) for count, basis in rows] for g, rows in table()["settings"].items()}
 
 
 def detect(
     numbers: Sequence[int] | np.ndarray, frac: np.ndarray, cell: np.ndarray, tolerance: float = TOLERANCE
 ) -> int:
     """The space group moyopy finds at a tolerance in Å; 0 where it finds none."""
-    moyopy = need("moyopy", "screen", "space groups")
     try:
         found = moyopy.MoyoDataset(
             moyopy.Cell(np.asarray(cell).tolist(), np.asarray(frac).tolist(), [int(z) for z in numbers]),
@@ -152,51 +169,6 @@ def detect(
     except Exception:  # moyopy raises its own types for cells it cannot standardise
         return 0
     return int(found.number)
-
-
-@dataclass(frozen=True)
-class Orbits:
-    """A crystal's atoms as orbits: `members[k]` are the atoms of orbit k, on `sites[k]` of `group`; `elements[k]` or 0."""
-
-    group: Group
-    sites: list[Site]
-    members: list[np.ndarray]
-    elements: list[int]
-
-    @property
-    def size(self) -> int:
-        return sum(len(m) for m in self.members)
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """Atomic numbers `[N]` in the atoms' order."""
-        numbers = np.zeros(self.size, dtype=int)
-        for atoms, z in zip(self.members, self.elements):
-            numbers[atoms] = z
-        return numbers
-
-    def place(self, frac: np.ndarray, lead: bool = False) -> np.ndarray:
-        """Coordinates `[N, 3]` moved onto the orbits: every atom is carried back to its orbit's first, their mean (`lead`:
-        the first alone) is projected onto the site, and carried out again.
-        """
-        out = np.empty_like(frac)
-        g = self.group
-        for site, atoms in zip(self.sites, self.members):
-            w, t = g.rotations[site.operations], g.translations[site.operations]
-            back = np.einsum("mij,mj->mi", g.inverse[site.operations], frac[atoms] - t)
-            mean = back[0] if lead else back[0] + nearest(back - back[0]).mean(0)
-            # onto the site's nearest image
-            shifts = SHIFTS + np.round(mean - site.point)
-            across = (np.eye(3) - site.projector) @ (mean - site.point - shifts).T
-            shift = shifts[int(np.argmin(np.round(np.square(across).sum(0), 9)))]
-            mean = site.point + shift + site.projector @ (mean - site.point - shift)
-            out[atoms] = np.einsum("mij,j->mi", w, mean) + t
-        return out % 1.0
-
-    def cell(self, cell: np.ndarray) -> np.ndarray:
-        """The nearest cell that has the group's symmetry, triangular."""
-        gram = self.group.symmetric_gram(cell @ cell.T)
-        return np.linalg.cholesky(gram)
 
 
 def reachable(sites: Sequence[Site], largest: int = 512) -> int:
@@ -209,81 +181,3 @@ def reachable(sites: Sequence[Site], largest: int = 512) -> int:
         while (more := (bits | (bits << site.multiplicity)) & every) != bits:
             bits = more
     return bits
-
-
-def draw_orbits(
-    g: Group, counts: Sequence[int], rng: np.random.Generator, tries: int = 60
-) -> tuple[list[Site], list[int]] | None:
-    """Wyckoff positions whose multiplicities add up to each count, drawn at random: sites and which count each serves.
-
-    A position without a free direction holds one orbit. None where nothing fits.
-    """
-    if not all(g.reach >> count & 1 for count in counts):
-        return None
-    fixed = [k for k, s in enumerate(g.sites) if s.freedom == 0]
-    free = [k for k, s in enumerate(g.sites) if s.freedom > 0]
-    for _ in range(tries):
-        left, chosen, owner = set(fixed), [], []
-        for index in rng.permutation(len(counts)):
-            rest = counts[index]
-            while rest > 0:
-                fits = [k for k in (*sorted(left), *free) if g.sites[k].multiplicity <= rest]
-                if not fits:
-                    break
-                # large orbits first, as real crystals have few of them
-                weight = np.array([g.sites[k].multiplicity for k in fits], dtype=float) ** 1.5
-                k = int(rng.choice(fits, p=weight / weight.sum()))
-                left.discard(k)
-                chosen.append(g.sites[k])
-                owner.append(int(index))
-                rest -= g.sites[k].multiplicity
-            if rest > 0:
-                break
-        else:
-            return chosen, owner
-    return None
-
-
-def orbits_of(g: Group, sites: Sequence[Site], owner: Sequence[int], elements: Sequence[int]) -> Orbits:
-    """Atoms in the order of `sites`; `owner` says which of `elements` sits on each."""
-    ends = np.cumsum([s.multiplicity for s in sites])
-    members = [np.arange(e - s.multiplicity, e) for s, e in zip(sites, ends)]
-    return Orbits(g, list(sites), members, [int(elements[o]) for o in owner])
-
-
-def plan_orbits(
-    number: int, size: int, numbers: np.ndarray | None, seed_rng: np.random.Generator, tries: int = 12
-) -> Orbits:
-    """Orbits of a space group for a crystal of `size` atoms (of `numbers` when given) that make this group and none above.
-
-    Raises UserError where the group cannot hold them.
-    """
-    rows = settings().get(number) or [(1, (1, 0, 0, 0, 1, 0, 0, 0, 1))]
-    weights = np.array([count for count, _ in rows], dtype=float)
-    elements, counts = ([0], [size]) if numbers is None else (list(x) for x in np.unique(numbers, return_counts=True))
-    for _ in range(tries):
-        g = group(number, rows[int(seed_rng.choice(len(rows), p=weights / weights.sum()))][1])
-        drawn = draw_orbits(g, [int(c) for c in counts], seed_rng)
-        if drawn is None:
-            if not all(g.reach >> int(c) & 1 for c in counts):
-                break  # in no setting: they have the same positions
-            continue
-        orbits = orbits_of(g, *drawn, elements)
-        if generic(orbits, seed_rng) == number:
-            return orbits
-    what = f"{size} atoms" if numbers is None else f"{size} atoms of counts {', '.join(map(str, counts))}"
-    raise UserError(f"space group {number}: found no Wyckoff positions for {what} that give it; try other --atoms")
-
-
-def generic(orbits: Orbits, rng: np.random.Generator) -> int:
-    """The group that these orbits have in a cell and at coordinates of no further symmetry."""
-    base = triangular(np.eye(3) * 6.0 + rng.uniform(-0.8, 0.8, (3, 3)))
-    frac = orbits.place(rng.uniform(0, 1, (orbits.size, 3)))
-    kinds = orbits.numbers if all(orbits.elements) else np.concatenate(
-        [np.full(len(m), 3 + k) for k, m in enumerate(orbits.members)])[np.argsort(np.concatenate(orbits.members))]  # fmt: skip
-    return detect(kinds, frac, orbits.cell(base))
-
-
-def symmetric_vector(orbits: Orbits, cell: np.ndarray) -> np.ndarray:
-    """The six numbers of the nearest symmetric cell."""
-    return to_vector(orbits.cell(cell), orbits.size)

@@ -20,6 +20,7 @@ def crystals(
     baselines: Annotated[
         bool, typer.Option(help="Random coordinates and substitution into known crystals too.")
     ] = True,
+    p1: Annotated[bool, typer.Option("--p1", help="Every atom free: no positions of known crystals.")] = False,
     groups: Annotated[
         int | None,
         typer.Option("--groups", min=1, help="Instead: how often the so many commonest space groups come out."),
@@ -36,6 +37,7 @@ def crystals(
     Example:
       sciconsist benchmark crystals --limit 200
       sciconsist benchmark crystals --data mp-20-bt:test -k 5 -o prediction.json
+      sciconsist benchmark crystals --p1
       sciconsist benchmark crystals --groups 50
     """
     from sciconsist.files import check_output
@@ -51,7 +53,7 @@ def crystals(
             emit(space_groups(found, groups, seed=seed, advance=advance), as_json)
         return
     with progress("crystals", None, quiet) as advance:
-        options = {"limit": limit, "seed": seed, "known": KNOWN if baselines else None, "advance": advance}
-        rows = list(benchmark_crystals(found, data, steps, guesses, **options))  # type: ignore[arg-type]
+        options = {"limit": limit, "seed": seed, "known": KNOWN if baselines else None, "p1": p1}
+        rows = list(benchmark_crystals(found, data, steps, guesses, **options, advance=advance))  # type: ignore[arg-type]
     result = {"data": data, "seed": seed, "model_sha256": found.card.get("sha256"), "rows": [row.row() for row in rows]}
     report(result, table(rows), path, as_json, quiet)

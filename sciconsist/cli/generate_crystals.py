@@ -33,6 +33,7 @@ def crystals(
         str | None, typer.Option("--atoms", help="Atoms in the cell: a number, 14, or a range, 4:20.")
     ] = None,
     space_group: Annotated[int | None, typer.Option("--space-group", help="International number, 1 to 230.")] = None,
+    p1: Annotated[bool, typer.Option("--p1", help="Every atom free: no positions of known crystals.")] = False,
     properties: Annotated[
         list[str] | None,
         typer.Option("--property", help="e_above_hull=0 (eV/atom), band_gap=1:2 (eV); may be given again."),
@@ -79,7 +80,7 @@ def crystals(
 
         wish = Wish(
             elements=None if elements is None else elements.split(","), formula=formula, atoms=atoms,
-            space_group=space_group, properties=_ranges(properties), charge_balanced=charge_balanced,
+            space_group=space_group, properties=_ranges(properties), charge_balanced=charge_balanced, p1=p1,
             host=_host(host, supercell, replace or [], vacancy or [], free_sites),
         )  # fmt: skip
         request = Crystals(load_for("crystals", model), wish, steps, seed, raw, batch_size, device)

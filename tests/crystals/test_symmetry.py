@@ -10,16 +10,9 @@ import pytest
 from sciconsist.domains.crystals.crystals import Crystal, structure_of
 from sciconsist.domains.crystals.lattice import niggli, triangular
 from sciconsist.domains.crystals.metrics.matching import SAME, matcher
-from sciconsist.domains.crystals.symmetry import (
-    TOLERANCE,
-    count_settings,
-    detect,
-    draw_orbits,
-    group,
-    plan_orbits,
-    settings,
-    symmetric_vector,
-)
+from sciconsist.domains.crystals.orbits import draw_orbits, plan_orbits, stack
+from sciconsist.domains.crystals.positions import placed
+from sciconsist.domains.crystals.symmetry import TOLERANCE, detect, group, primitive, settings, table, wyckoff_positions
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows.crystal_requests import Wish
@@ -60,7 +53,6 @@ def test_orbits_keep_the_group(number: int) -> None:
             assert (np.abs(apart - np.round(apart)).max(-1).min(1) < 1e-9).all()
         np.testing.assert_allclose(w.T @ cell @ cell.T @ w, cell @ cell.T, atol=1e-9)
     np.testing.assert_allclose(orbits.place(frac), frac, atol=1e-9)  # a projection
-    assert symmetric_vector(orbits, cell).shape == (6,)
 
 
 def test_rock_salt_is_found_and_a_shaken_one_is_not() -> None:
@@ -77,9 +69,9 @@ def test_settings_carry_the_primitive_cell_to_the_niggli_cell() -> None:
         np.array([[0, 2.8, 2.8], [2.8, 0, 2.8], [2.8, 2.8, 0]]), np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
     )
     rock_salt = Crystal(np.array([11, 17]), frac, cell)
-    found = count_settings([rock_salt])
-    assert list(found) == ["225"] and found["225"][0][0] == 1
-    basis = tuple(found["225"][0][1])
+    known = placed(rock_salt)
+    assert known is not None and known.number == 225 and any(basis == known.basis for _, basis in settings()[225])
+    basis = known.basis
     rng = np.random.default_rng(0)
     sites, owner = draw_orbits(group(225, basis), [1, 1], rng) or ([], [])
     assert sorted(owner) == [0, 1] and [s.multiplicity for s in sites] == [1, 1]
@@ -87,6 +79,27 @@ def test_settings_carry_the_primitive_cell_to_the_niggli_cell() -> None:
     np.testing.assert_allclose(group(225, basis).symmetric_gram(gram), gram, atol=1e-9)
     made = structure_of([11, 17], np.array([s.point for s in sites]), cell)
     assert matcher(SAME).fit(made, structure_of([11, 17], frac, cell))
+
+
+def test_several_crystals_are_put_onto_their_orbits_together() -> None:
+    rng = np.random.default_rng(0)
+    every = [plan_orbits(number, 12, None, rng) for number in (62, 166, 225)]
+    frac, cells = rng.uniform(size=(36, 3)), triangular(np.eye(3) * 7 + rng.uniform(-1, 1, (3, 3, 3)))
+    together = stack(every)
+    alone = np.concatenate([o.place(f) for o, f in zip(every, np.split(frac, 3))])
+    np.testing.assert_allclose(together.carried(together.leads(frac)) % 1.0, alone, atol=1e-12)
+    np.testing.assert_allclose(together.cells(cells), [o.cell(c) for o, c in zip(every, cells)], atol=1e-9)
+
+
+@pytest.mark.parametrize("number", [1, 36, 139, 225, 227])
+def test_the_stored_positions_are_those_that_the_search_finds(number: int) -> None:
+    g = primitive(number)
+    found = wyckoff_positions(g.rotations, g.translations)
+    assert len(table()["sites"]) == 230 and len(found) == len(g.sites)
+    for ours, theirs in zip(g.sites, found):
+        np.testing.assert_array_equal(ours.point, theirs.point)
+        np.testing.assert_array_equal(ours.operations, theirs.operations)
+        np.testing.assert_array_equal(ours.projector, theirs.projector)
 
 
 def test_a_group_that_cannot_hold_the_atoms_is_refused() -> None:

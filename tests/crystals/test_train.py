@@ -16,7 +16,7 @@ from sciconsist.domains.crystals.generate import Plan, Request, generate, prepar
 from sciconsist.errors import UserError
 from sciconsist.flowmap import FlowMap
 from sciconsist.workflows import train_compositions, train_crystals
-from sciconsist.workflows.crystal_data import CrystalData
+from sciconsist.workflows.crystal_data import Mixture
 from sciconsist.workflows.crystal_trajectories import (
     STOPS,
     Trajectory,
@@ -72,16 +72,16 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path: Path) -> None:
     class Stopped(Exception):
         pass
 
-    original = CrystalData.batch
+    original = Mixture.batch
 
-    def batch(self: CrystalData, *args: object) -> object:
+    def batch(self: Mixture, *args: object) -> object:
         if next(stop_at) == 3:
             raise KeyboardInterrupt
         return original(self, *args)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sciconsist.training.fit.__kwdefaults__", {**_fit_defaults(), "save_every_seconds": 0.0})
-        patch.setattr(CrystalData, "batch", batch)
+        patch.setattr(Mixture, "batch", batch)
         with pytest.raises(KeyboardInterrupt):
             train_crystals.train(records(), go_on, config(), until=Until(steps=6, seed=3))
     resumed = train_crystals.train(records(), go_on, config(), until=Until(steps=6, seed=3, resume=True))
@@ -197,8 +197,7 @@ def jumps(model: FlowMap) -> TrajectoryData:
         walked.append(
             Trajectory(numbers, ((start + stops * velocity) % 1.0).astype(np.float32), cells.astype(np.float32))
         )
-    crystals = CrystalData([crystal_of(r.structure) for r in records()], model.domain)
-    return TrajectoryData(walked, crystals, anchor=0.0)
+    return TrajectoryData(walked, model.domain)
 
 
 def test_jumps_are_those_of_few_steps() -> None:
