@@ -51,16 +51,14 @@ def placed(crystal: Crystal) -> Placed | None:
             )
         except Exception:  # moyopy raises its own types for cells it cannot standardise
             continue
-        primitive, basis = (
-            found.prim_std_cell,
-            np.array(found.prim_std_linear, dtype=float),
-        )  # x = L x_primitive + shift
-        whole = np.round(basis).astype(int)
-        if len(primitive.numbers) != len(crystal) or np.abs(basis - whole).max() > SAME_PLACE:
+        standard = found.prim_std_cell
+        linear = np.array(found.prim_std_linear, dtype=float)  # our x = linear x_standard + a shift
+        whole = np.round(linear).astype(int)
+        if len(standard.numbers) != len(crystal) or np.abs(linear - whole).max() > SAME_PLACE:
             continue
         own: Basis = tuple(int(v) for v in whole.ravel())
         g = group(int(found.number), own)
-        numbers, frac = np.array(primitive.numbers), np.array(primitive.positions) @ whole.T
+        numbers, frac = np.array(standard.numbers), np.array(standard.positions) @ whole.T
         if (seen := occupied(g, numbers, frac)) is not None:
             return _placed(g, own, seen, crystal)
     return None
