@@ -61,7 +61,8 @@ def crystals(
     """Draw crystals into a folder: 00000.cif ... in P1 as generated, and symmetrised copies in symmetrized/.
 
     Every crystal has plausible distances and is no duplicate; what was rejected is counted. --raw keeps every
-    sample. Elements, formula and the fixed sites of a host hold exactly.
+    sample. Elements, formula and the fixed sites of a host hold exactly. Atoms start on the positions that known
+    crystals of like elements occupy, and keep that space group; --p1 leaves every atom free.
 
     \b
     Example:
