@@ -145,7 +145,7 @@ def test_likeness_brings_together_what_is_exchanged_in_crystals() -> None:
         Structure(Lattice.cubic(3.5), [m, x], [[0] * 3, [0.5] * 3]) for m in ("Fe", "Ni") for x in ("Cl", "Br", "I")
     ]
     known = [p for s in [*salts, *alloys] if (p := placed(crystal_of(s, {}))) is not None]
-    place = fit_likeness(known, steps=60)
+    place = fit_likeness(known, steps=30)
     apart = np.linalg.norm(place[[19, 37, 28]] - place[[11, 11, 19]], axis=1)
     assert len(known) == 18 and max(apart[:2]) < apart[2]
 
