@@ -96,9 +96,8 @@ class SymmetricData:
             site = orbits.sites[alike[0]]
             drawn = site.point + (u[alike] - site.point) @ site.projector.T
             images = np.einsum("mij,kj->kmi", orbits.group.rotations, drawn) + orbits.group.translations
-            apart = (
-                nearest(images[None] - leads[alike][:, None, None])[..., None, :] + SHIFTS
-            )  # [leads, noise, M, 27, 3]
+            # [leads, noise, operations, 27, 3]
+            apart = nearest(images[None] - leads[alike][:, None, None])[..., None, :] + SHIFTS
             off = np.abs(apart @ (np.eye(3) - site.projector).T).max(-1) > ON_SITE
             length = np.where(off, np.inf, np.einsum("...i,ij,...j->...", apart, gram, apart))
             flat = length.reshape(len(alike), len(alike), -1)

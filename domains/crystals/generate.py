@@ -112,7 +112,8 @@ def _batch(model: FlowMap, requests: Sequence[Request], indices: list[int], plan
     domain: CrystalDomain = model.domain
     x, condition, mask, clocks = prepare(domain, requests, indices, seed)
     rows = [k for k, r in enumerate(requests) if r.orbits is not None]
-    symmetric = Symmetric(rows, [o for r in requests if (o := r.orbits) is not None]) if rows else None
+    drawn = bool((clocks["species"] > 0).any())
+    symmetric = Symmetric(rows, [o for r in requests if (o := r.orbits) is not None], drawn) if rows else None
     *_, (_, state, logits) = walk(model, x, condition, mask, clocks, plan, symmetric)
     classes = torch.where((clocks["species"] > 0)[:, None], logits.argmax(-1), state["species"].argmax(-1)).numpy()
     frac, cells = state["frac"].double().numpy(), domain.cells(state["lattice"], condition, mask["frac"])
@@ -136,26 +137,19 @@ def walk(
     plan: Plan, symmetric: Symmetric | None = None,
 ) -> Iterator[tuple[float, dict[str, Tensor], Tensor]]:  # fmt: skip
     """Every step's end from noise to data: its time, the state there, and the elements' logits `[B, N, K]`."""
-    domain: CrystalDomain = model.domain
-    state, drawn = x, bool((clocks["species"] > 0).any())  # elements that are not given are an orbit's, too
-    if symmetric is not None:
-        state = symmetric.project(domain, state, condition, lead=True)
-        if drawn:
-            symmetric.share_elements(state["species"], lead=True)
+    state = x if symmetric is None else symmetric.project(x, condition, lead=True)
     for k, (s, t) in enumerate(pairwise(plan.times())):
         now, then = ({f: c * u for f, c in clocks.items()} for u in (s, t))
         jump = plan.jumps_at(k)
         raw = cast(dict, model.raw(state, now, then if jump else now, condition, mask))
-        if symmetric is not None and drawn:
+        if symmetric is not None:
             symmetric.share_elements(raw["species"])
         f = {name: model.rows[name].output(r, mask[name]) for name, r in raw.items()}
         f["frac"] = f["frac"] * (1.0 if jump else annealed(plan.boost, s, t))
         moved = cast(dict, model.apply_f(state, f, now, then, mask))
         state = {n: torch.where(expand(now[n] > 0, v), v, state[n]) for n, v in moved.items()}
         if symmetric is not None:
-            state = symmetric.project(domain, state, condition)
-            if drawn:
-                symmetric.share_elements(state["species"])
+            state = symmetric.project(state, condition)
         yield t, state, raw["species"]
 
 
@@ -166,10 +160,14 @@ def annealed(boost: float, s: float, t: float) -> float:
 
 @dataclass
 class Symmetric:
-    """The crystals of a batch that keep a space group: `rows` `[M]` of the batch, and their orbits together."""
+    """The crystals of a batch that keep a space group: `rows` `[M]` of the batch, and their orbits.
+
+    `drawn`: elements are not given everywhere, and are an orbit's as well.
+    """
 
     rows: list[int]
     orbits: list[Orbits]
+    drawn: bool
 
     def __post_init__(self) -> None:
         sizes = [o.size for o in self.orbits]
@@ -177,10 +175,8 @@ class Symmetric:
         self.size = torch.tensor(sizes)
         self.row, self.atom = np.repeat(self.rows, sizes), np.concatenate([np.arange(n) for n in sizes])
 
-    def project(
-        self, domain: CrystalDomain, state: dict[str, Tensor], condition: dict[str, Tensor], lead: bool = False
-    ) -> dict[str, Tensor]:
-        """The state with cells and coordinates put onto the orbits.
+    def project(self, state: dict[str, Tensor], condition: dict[str, Tensor], lead: bool = False) -> dict[str, Tensor]:
+        """The state with cells, coordinates and elements put onto the orbits.
 
         `lead` spreads the first atom's noise over its orbit, where a mean would have less than noise's variance.
         """
@@ -191,10 +187,13 @@ class Symmetric:
         cells = from_vector(state["lattice"][self.rows].double() * std + mean, self.size).numpy()
         vectors = torch.from_numpy(to_vector(self.stack.cells(cells), self.size.numpy()))
         state["lattice"][self.rows] = ((vectors - mean) / std).to(state["lattice"].dtype)
+        self.share_elements(state["species"], lead)
         return state
 
     def share_elements(self, species: Tensor, lead: bool = False) -> None:
         """Give every atom of an orbit the orbit's mean row (`lead`: its first atom's), in place: `[B, N, K]`."""
+        if not self.drawn:
+            return
         for row, orbits in zip(self.rows, self.orbits):
             for atoms in orbits.members:
                 own = species[row, atoms]

@@ -98,7 +98,7 @@ def _by_atoms() -> dict[tuple[int, ...], list[Occupation]]:
 
 
 def orders(atoms: Sequence[int]) -> list[list[int]]:
-    """Every order of the elements that exchanges those of equal counts only; counts fall. None where there are too many."""
+    """Every order of the elements that exchanges those of equal counts only; counts fall. Empty where there are too many."""
     found: list[list[int]] = [[]]
     for count in sorted(set(atoms), reverse=True):
         members = [k for k, n in enumerate(atoms) if n == count]

@@ -43,13 +43,13 @@ class Orbits:
     def stack(self) -> Stack:
         return stack([self])
 
-    def place(self, frac: np.ndarray, lead: bool = False) -> np.ndarray:
+    def place(self, frac: np.ndarray) -> np.ndarray:
         """Coordinates `[N, 3]` moved onto the orbits, see `Stack.leads`; in [0, 1)."""
-        return self.stack.carried(self.stack.leads(frac, lead)) % 1.0
+        return self.stack.carried(self.stack.leads(frac)) % 1.0
 
     def cell(self, cell: np.ndarray) -> np.ndarray:
         """The nearest cell that has the group's symmetry, triangular."""
-        return np.linalg.cholesky(self.group.symmetric_gram(cell @ cell.T))
+        return self.stack.cells(cell[None])[0]
 
 
 @dataclass(frozen=True)

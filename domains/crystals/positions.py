@@ -74,11 +74,12 @@ def _placed(g: Group, basis: Basis, seen: dict[int, list[tuple[int, np.ndarray]]
     orbits = orbits_of(g, [g.sites[k] for found in order for k, _ in found], owner, elements)
     leads = np.array([point for found in order for _, point in found])
     frac = orbits.stack.carried(leads)
-    if np.abs(nearest(orbits.place(frac) - frac)).max() > 2 * SAME_PLACE:
+    exact = orbits.place(frac)
+    if np.abs(nearest(exact - frac)).max() > 2 * SAME_PLACE:
         return None  # a cell so skew that the site's nearest image was not found
     return Placed(
         g.number, basis, tuple(tuple(k for k, _ in found) for found in order), tuple(-n for n, _, _ in rows), elements,
-        orbits, orbits.place(frac), orbits.cell(crystal.cell),
+        orbits, exact, orbits.cell(crystal.cell),
     )  # fmt: skip
 
 

@@ -64,11 +64,7 @@ class Group:
             self.sites = wyckoff_positions(self.rotations, self.translations)
         self.reach = reachable(self.sites)
         turned = self.rotations.transpose(0, 2, 1)
-        self.metric = np.mean([np.kron(w, w) for w in turned], 0)  # [9, 9], of a metric's nine numbers
-
-    def symmetric_gram(self, gram: np.ndarray) -> np.ndarray:
-        """The mean metrics `[..., 3, 3]` over the group: what its cells have."""
-        return (gram.reshape(*gram.shape[:-2], 9) @ self.metric.T).reshape(gram.shape)
+        self.metric = np.mean([np.kron(w, w) for w in turned], 0)  # [9, 9]: metrics to their means over the group
 
 
 def nearest(x: np.ndarray) -> np.ndarray:
